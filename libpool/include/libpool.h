@@ -39,33 +39,33 @@ extern "C" {
 #define POOL_MAX_WORKERS 1024
 #define POOL_FOREVER INT64_MAX
 
-typedef struct pool pool;
-typedef struct pool_job pool_job; /* a job as the worker that runs it sees it */
+struct pool;
+struct pool_job; /* a job as the worker that runs it sees it */
 
 /* One submitted job as its submitter sees it: a plain value, no memory of its own. Copies name
  * the same job. After pool_future_release() every copy is stale, and calls on it return -ESTALE. */
-typedef struct pool_future {
-    pool *pool;
+struct pool_future {
+    struct pool *pool;
     uint32_t index;
     uint32_t generation;
-} pool_future;
+};
 
 /* A C function that a worker runs. `argument` is the worker's view of the submitted block (aligned
  * to 8 bytes, `size` bytes, valid until the function returns). What it returns reaches the
  * submitter as the job's status: 0 for success, a negative errno (-1 to -4095) for failure; any
  * other value arrives as -ERANGE. */
-typedef int (*pool_function)(pool_job *job, const void *argument, size_t size);
+typedef int (*pool_function)(struct pool_job *job, const void *argument, size_t size);
 
 /* ---- Pools ---------------------------------------------------------------------------------- */
 
 /* How a worker hosts an interpreter. All calls come in the worker, on its one thread, except
  * `fork`, which comes in the process that is about to fork. Any member may be NULL. */
-typedef struct pool_host {
-    size_t size; /* sizeof(pool_host) */
+struct pool_host {
+    size_t size; /* sizeof(struct pool_host) */
     /* Once in a new worker, before its first job. Nonzero: the worker exits with status 1. */
-    int (*start)(void *context, pool *pool, unsigned worker);
+    int (*start)(void *context, struct pool *pool, unsigned worker);
     /* Runs one job submitted with pool_commit_host(). Returns its status, as a pool_function. */
-    int (*run)(void *context, pool_job *job);
+    int (*run)(void *context, struct pool_job *job);
     /* Once, when the worker ends in an orderly way. */
     void (*stop)(void *context);
     /* Around every sleep of the worker: let go of the interpreter's lock, and take it again. */
@@ -74,18 +74,18 @@ typedef struct pool_host {
     /* fork() with what the interpreter has to do before and after it. NULL: plain fork(). */
     pid_t (*fork)(void *context);
     void *context;
-} pool_host;
+};
 
-typedef struct pool_config {
-    size_t size;           /* sizeof(pool_config), set by pool_config_init() */
+struct pool_config {
+    size_t size;           /* sizeof(struct pool_config), set by pool_config_init() */
     int workers;           /* 1 to POOL_MAX_WORKERS */
     uint64_t memory_limit; /* the most shared memory the pool may commit, at least 1 MiB;
                               0: the memory of this machine or container */
-    const pool_host *host; /* copied; NULL: no interpreter */
-} pool_config;
+    const struct pool_host *host; /* copied; NULL: no interpreter */
+};
 
 /* Fills in the defaults: one worker per usable core, no memory limit but the machine's, no host. */
-POOL_API void pool_config_init(pool_config *config);
+POOL_API void pool_config_init(struct pool_config *config);
 
 /* The number of cores this process may use: its CPU affinity, capped by its cgroup's CPU quota
  * (v1 or v2) rounded up. At least 1. */
@@ -95,28 +95,28 @@ POOL_API int pool_cpu_count(void);
  * soon as the supervisor is forked: jobs may be submitted at once.
  * -EINVAL: workers or memory_limit out of range, or a struct size this library does not know.
  * -ENOMEM, -EMFILE, -EAGAIN: the system has no more memory, descriptors or processes. */
-POOL_API int pool_create(pool **out, const pool_config *config);
+POOL_API int pool_create(struct pool **out, const struct pool_config *config);
 
 /* No more submissions from the host: they return -ESHUTDOWN from now on. What was submitted runs,
  * then the workers end. Jobs may still submit to their own pool. Calling it twice is fine. */
-POOL_API int pool_close(pool *pool);
+POOL_API int pool_close(struct pool *pool);
 
 /* Ends the pool now: waiting jobs are cancelled, running ones killed (they end as POOL_CANCELLED).
  * Returns when all processes of the pool are gone. Results that are there can still be read. */
-POOL_API int pool_terminate(pool *pool);
+POOL_API int pool_terminate(struct pool *pool);
 
 /* After pool_close(): waits until every job has ended and all processes of the pool are gone.
  * -EBUSY: not closed. -ETIMEDOUT. -EINTR: a signal handler ran. */
-POOL_API int pool_join(pool *pool, int64_t timeout);
+POOL_API int pool_join(struct pool *pool, int64_t timeout);
 
 /* Terminates what still runs and frees everything; every future of this pool is void afterwards.
  * No other thread may be in a call on this pool. NULL is fine. In a process that inherited the
  * pool it frees only that process's view. */
-POOL_API void pool_destroy(pool *pool);
+POOL_API void pool_destroy(struct pool *pool);
 
 /* 0 while the pool can run jobs; -ESHUTDOWN when closed; -EOWNERDEAD when its supervisor died or
  * its workers could not be started: the jobs that had no result yet are lost. -EXDEV when inherited. */
-POOL_API int pool_check(pool *pool);
+POOL_API int pool_check(struct pool *pool);
 
 /* ---- Jobs ----------------------------------------------------------------------------------- */
 
@@ -126,49 +126,49 @@ POOL_API int pool_check(pool *pool);
  * name under which the host loaded it.
  * -EINVAL: no function, or one that lies in no loaded object. -E2BIG: larger than the pool's
  * memory limit. -ENOMEM: no memory left for it. -ESHUTDOWN, -EOWNERDEAD, -EXDEV: as pool_check(). */
-POOL_API int pool_submit(pool *pool, pool_function function, const void *argument, size_t size,
-                         pool_future *future);
+POOL_API int pool_submit(struct pool *pool, pool_function function, const void *argument, size_t size,
+                         struct pool_future *future);
 
 /* The same in two steps, without the copy: reserves a job with room for `size` bytes of argument,
  * to be written to *argument (aligned to 8) before one of the two commits, or given back with
  * pool_abandon(). Also in a job. */
-POOL_API int pool_prepare(pool *pool, size_t size, pool_future *future, void **argument);
-POOL_API int pool_commit(const pool_future *future, pool_function function);
+POOL_API int pool_prepare(struct pool *pool, size_t size, struct pool_future *future, void **argument);
+POOL_API int pool_commit(const struct pool_future *future, pool_function function);
 /* ... and to be run by the worker's interpreter host; `target` is for its use. */
-POOL_API int pool_commit_host(const pool_future *future, uint64_t target);
-POOL_API void pool_abandon(const pool_future *future);
+POOL_API int pool_commit_host(const struct pool_future *future, uint64_t target);
+POOL_API void pool_abandon(const struct pool_future *future);
 
-typedef enum pool_outcome {
+enum pool_outcome {
     POOL_PENDING = 0, /* waits for a worker */
     POOL_RUNNING,
     POOL_FINISHED,  /* the function returned; `detail` is its status */
     POOL_DIED,      /* its worker died; `detail` is the wait status, as of waitpid() */
     POOL_CANCELLED, /* by pool_future_cancel() or pool_terminate() */
     POOL_LOST       /* the pool broke before the job had a result */
-} pool_outcome;
+};
 
 /* Returns when the job has ended, however it ended.
  * Also in a job (of its own submissions): the worker runs other jobs meanwhile.
  * -EINVAL: negative timeout. -ETIMEDOUT. -EINTR: a signal handler ran; call again.
  * -ESTALE: the future was released. */
-POOL_API int pool_future_wait(const pool_future *future, int64_t timeout);
+POOL_API int pool_future_wait(const struct pool_future *future, int64_t timeout);
 
-/* How the job stands now, one of pool_outcome, or a negative errno. `detail` may be NULL. */
-POOL_API int pool_future_outcome(const pool_future *future, int *detail);
+/* How the job stands now, one of enum pool_outcome, or a negative errno. `detail` may be NULL. */
+POOL_API int pool_future_outcome(const struct pool_future *future, int *detail);
 
 /* The result of an ended job: `*data` (aligned to 8) and `*size` stay valid until the future is
  * released. Returns the function's status; -EINPROGRESS when it has not ended, -EOWNERDEAD when
  * its worker died or the pool broke, -ECANCELED. `data` and `size` may be NULL. */
-POOL_API int pool_future_result(const pool_future *future, const void **data, size_t *size);
+POOL_API int pool_future_result(const struct pool_future *future, const void **data, size_t *size);
 
 /* Cancels a job that waits. -EBUSY: it runs or has ended already. */
-POOL_API int pool_future_cancel(const pool_future *future);
+POOL_API int pool_future_cancel(const struct pool_future *future);
 
 /* Cancels every job of this process that waits. Returns how many it cancelled. */
-POOL_API int64_t pool_cancel_waiting(pool *pool);
+POOL_API int64_t pool_cancel_waiting(struct pool *pool);
 
 /* Frees the job and its result. A job that has not ended still runs; its result is dropped. */
-POOL_API void pool_future_release(const pool_future *future);
+POOL_API void pool_future_release(const struct pool_future *future);
 
 /* Calls function(item) for `count` items of `item_size` bytes at `items`, in parallel, and stores
  * `result_size` bytes for each at `results`, in order. Blocks until all have ended, also where
@@ -176,56 +176,56 @@ POOL_API void pool_future_release(const pool_future *future);
  * -EMSGSIZE. `results` may be NULL when result_size is 0. Also in a job.
  * Returns 0, or the status of the first item, in order, that failed (-EOWNERDEAD: the worker
  * died; other items' results are stored all the same). */
-POOL_API int pool_map(pool *pool, pool_function function, const void *items, size_t item_size,
+POOL_API int pool_map(struct pool *pool, pool_function function, const void *items, size_t item_size,
                       size_t count, void *results, size_t result_size);
 
 /* ---- In a job ------------------------------------------------------------------------------- */
 
 /* The pool whose worker this process is, NULL elsewhere. It serves to submit from a job. */
-POOL_API pool *pool_current(void);
+POOL_API struct pool *pool_current(void);
 
 /* The number of this worker, 0 to workers-1, or -1 in a process that is none. */
 POOL_API int pool_worker_index(void);
 
 /* Room for a result of `size` bytes, to be written before the function returns; NULL with errno
  * ENOMEM when there is none. Called again, the last call counts. */
-POOL_API void *pool_job_reserve(pool_job *job, size_t size);
+POOL_API void *pool_job_reserve(struct pool_job *job, size_t size);
 
 /* Copies `data` to the result: 0 or -ENOMEM. */
-POOL_API int pool_job_return(pool_job *job, const void *data, size_t size);
+POOL_API int pool_job_return(struct pool_job *job, const void *data, size_t size);
 
 /* For interpreter hosts: what pool_commit_host() was given. */
-POOL_API uint64_t pool_job_target(const pool_job *job);
-POOL_API const void *pool_job_argument(const pool_job *job, size_t *size);
+POOL_API uint64_t pool_job_target(const struct pool_job *job);
+POOL_API const void *pool_job_argument(const struct pool_job *job, size_t *size);
 
 /* ---- Shared blocks -------------------------------------------------------------------------- */
 
 /* A block of shared memory that every worker of the pool sees, named by a reference that may be
  * passed in arguments. It lives until pool_free() or the end of the pool. Also in a job; a block
  * allocated in a job outlives the worker. */
-POOL_API int pool_alloc(pool *pool, size_t size, uint64_t *reference, void **memory);
-POOL_API void pool_free(pool *pool, uint64_t reference);
+POOL_API int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memory);
+POOL_API void pool_free(struct pool *pool, uint64_t reference);
 /* -EINVAL: no such block. Also in a job. */
-POOL_API int pool_lookup(pool *pool, uint64_t reference, void **memory, size_t *size);
+POOL_API int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *size);
 
 /* ---- Completions, for event loops and callback threads (host only) -------------------------- */
 
 /* A descriptor (an eventfd, non-blocking) that becomes readable when a job marked by
  * pool_future_notify() ends, and when the pool breaks. Owned by the pool. */
-POOL_API int pool_notify_fd(pool *pool);
+POOL_API int pool_notify_fd(struct pool *pool);
 /* A pidfd of the supervisor: readable when it has ended. Owned by the pool. */
-POOL_API int pool_supervisor_fd(pool *pool);
+POOL_API int pool_supervisor_fd(struct pool *pool);
 /* Marks the job. Returns 1 if it has ended already (it is then not announced), else 0. */
-POOL_API int pool_future_notify(const pool_future *future);
+POOL_API int pool_future_notify(const struct pool_future *future);
 /* Takes one announced job: 1 and *future, or 0 when there is none now. One thread at a time. Read
  * the eventfd empty first, then call this until it returns 0. A job may be announced twice, and a
  * released one may still be announced: compare index and generation with what you know. */
-POOL_API int pool_next_completed(pool *pool, pool_future *future);
+POOL_API int pool_next_completed(struct pool *pool, struct pool_future *future);
 
 /* ---- Insight -------------------------------------------------------------------------------- */
 
-typedef struct pool_stats {
-    size_t size;              /* sizeof(pool_stats), set by the caller */
+struct pool_stats {
+    size_t size;              /* sizeof(struct pool_stats), set by the caller */
     int workers;              /* as configured */
     int alive;                /* worker processes there are now */
     pid_t supervisor;         /* 0 once it has ended */
@@ -233,11 +233,11 @@ typedef struct pool_stats {
     uint64_t workers_started; /* including replacements */
     uint64_t memory;          /* shared memory committed now */
     uint64_t memory_limit;
-} pool_stats;
+};
 
-POOL_API int pool_get_stats(pool *pool, pool_stats *stats);
+POOL_API int pool_get_stats(struct pool *pool, struct pool_stats *stats);
 /* The pid of worker 0 to workers-1, 0 while it has none. */
-POOL_API pid_t pool_worker_pid(pool *pool, int worker);
+POOL_API pid_t pool_worker_pid(struct pool *pool, int worker);
 
 POOL_API const char *pool_version(void);
 
