@@ -1,0 +1,325 @@
+/* Blocks of shared memory for payloads that do not fit into a job slot. */
+#include "arena.h"
+
+#include <errno.h>
+#include <stdalign.h>
+
+#include "atomic.h"
+
+/* Small blocks are committed many at a time, and stay committed. Blocks of a larger class commit
+ * each for itself what is asked of it. */
+#define SMALL_CLASS_BITS 16
+#define BATCH_BYTES (UINT64_C(1) << SMALL_CLASS_BITS)
+
+/* A block word: [owner or job:32][unused:24][state:8]. It changes by compare-and-swap only. */
+enum block_state { BLOCK_FREE, BLOCK_HELD, BLOCK_ATTACHED, BLOCK_SHARED };
+
+static inline uint64_t block_word(enum block_state state, uint32_t owner)
+{
+    return (uint64_t)owner << 32 | (uint64_t)state;
+}
+
+#define FREE_WORD UINT64_C(0)
+
+struct block_details {
+    /* Payload bytes. Written by the holder before it passes the block on; read by anybody, who
+     * must check it. */
+    _Atomic uint64_t size;
+    /* Bytes committed from the block's start; for large classes. Written by the holder. */
+    _Atomic uint64_t committed;
+};
+
+struct arena_header {
+    /* For each class: blocks that exist. Grows, by compare-and-swap after the memory has been
+     * committed. */
+    _Atomic uint32_t count[ARENA_CLASSES];
+};
+
+static inline unsigned class_bits(unsigned class)
+{
+    return ARENA_MIN_BITS + class;
+}
+
+static inline unsigned ref_class(block_ref ref)
+{
+    return (unsigned)(ref & 0xff) - 1;
+}
+
+static inline uint32_t ref_index(block_ref ref)
+{
+    return (uint32_t)(ref >> 8);
+}
+
+static inline bool ref_valid(const struct arena *arena, block_ref ref)
+{
+    return ref_class(ref) < arena->classes &&
+           ref >> 8 < arena->class[ref_class(ref)].entries;
+}
+
+static inline _Atomic uint32_t *count_of(const struct arena *arena, unsigned class)
+{
+    return &((struct arena_header *)segment_at(arena->segment, arena->header))->count[class];
+}
+
+/* Entries of a class, never more than there is room for, whatever the shared count says. */
+static inline uint32_t checked_count(const struct arena *arena, unsigned class)
+{
+    uint32_t count = shared_load(count_of(arena, class), ACQUIRE);
+
+    return count < arena->class[class].entries ? count : arena->class[class].entries;
+}
+
+static inline _Atomic uint64_t *word_of(const struct arena *arena, unsigned class, uint32_t index)
+{
+    return (_Atomic uint64_t *)segment_at(arena->segment, arena->class[class].words) + index;
+}
+
+static inline struct block_details *details_of(const struct arena *arena, unsigned class,
+                                               uint32_t index)
+{
+    return (struct block_details *)segment_at(arena->segment, arena->class[class].details) + index;
+}
+
+static inline uint64_t block_offset(const struct arena *arena, unsigned class, uint32_t index)
+{
+    return arena->class[class].blocks + ((uint64_t)index << class_bits(class));
+}
+
+void arena_plan(struct arena *arena, struct segment *segment, uint64_t largest)
+{
+    unsigned class;
+
+    arena->segment = segment;
+    arena->header = segment_reserve(segment, sizeof(struct arena_header));
+    arena->classes = 0;
+    for (class = 0; class < ARENA_CLASSES; class++) {
+        struct arena_class *c = &arena->class[class];
+        uint64_t entries = largest >> class_bits(class);
+
+        /* The last class is the first that a block of `largest` bytes fits into. */
+        if (class > 0 && (UINT64_C(1) << class_bits(class - 1)) >= largest)
+            break;
+        c->entries = entries < 1 ? 1 : entries < FREEMAP_MAX ? (uint32_t)entries : FREEMAP_MAX;
+        freemap_plan(&c->map, segment, c->entries);
+        c->words = segment_reserve(segment, c->entries * sizeof(uint64_t));
+        c->details = segment_reserve(segment, c->entries * sizeof(struct block_details));
+        c->blocks = segment_reserve(segment, (uint64_t)c->entries << class_bits(class));
+        arena->classes++;
+    }
+}
+
+int arena_start(struct arena *arena)
+{
+    return segment_commit(arena->segment, arena->header, sizeof(struct arena_header));
+}
+
+static int class_for(const struct arena *arena, uint64_t size)
+{
+    int class = 0;
+
+    if (size > (UINT64_C(1) << ARENA_MIN_BITS))
+        class = 64 - __builtin_clzll(size - 1) - ARENA_MIN_BITS;
+    return class < (int)arena->classes ? class : -E2BIG;
+}
+
+/* FREE -> HELD by owner: one wins. Death right after: arena_repair() finds it. */
+static bool hold(struct arena *arena, unsigned class, uint32_t index, uint16_t owner)
+{
+    uint64_t expected = FREE_WORD;
+
+    return shared_cas(word_of(arena, class, index), &expected, block_word(BLOCK_HELD, owner),
+                      ACQ_REL);
+}
+
+/* `from` -> FREE, and then the hint. Death between the two: arena_repair() gives the hint. */
+static bool release(struct arena *arena, block_ref ref, uint64_t from)
+{
+    unsigned class = ref_class(ref);
+
+    if (!ref_valid(arena, ref) ||
+        !shared_cas(word_of(arena, class, ref_index(ref)), &from, FREE_WORD, ACQ_REL))
+        return false;
+    freemap_set(&arena->class[class].map, ref_index(ref));
+    return true;
+}
+
+/* More blocks of a class: one of them to the caller, HELD, and hints for the others. */
+static int extend(struct arena *arena, unsigned class, uint16_t owner, uint32_t *index)
+{
+    struct arena_class *c = &arena->class[class];
+    uint32_t batch = class_bits(class) < SMALL_CLASS_BITS ? BATCH_BYTES >> class_bits(class) : 1;
+    uint32_t count = checked_count(arena, class);
+
+    for (;;) {
+        uint32_t more = c->entries - count < batch ? c->entries - count : batch, i;
+        int error;
+
+        if (more == 0)
+            return -ENOMEM;
+        error = freemap_commit(&c->map, count + more);
+        if (!error)
+            error = segment_commit(arena->segment, c->words + count * sizeof(uint64_t),
+                                   more * sizeof(uint64_t));
+        if (!error)
+            error = segment_commit(arena->segment, c->details + count * sizeof(struct block_details),
+                                   more * sizeof(struct block_details));
+        if (!error && class_bits(class) < SMALL_CLASS_BITS)
+            error = segment_commit(arena->segment, block_offset(arena, class, count), BATCH_BYTES);
+        if (error)
+            return error;
+        /* The blocks exist from here on. Death before: the next one does the same; right after:
+         * they are free and have no hints until the repair. */
+        if (!shared_cas(count_of(arena, class), &count, count + more, ACQ_REL)) {
+            count = checked_count(arena, class);
+            continue;
+        }
+        for (i = 1; i < more; i++)
+            freemap_set(&c->map, count + i);
+        *index = count;
+        if (hold(arena, class, count, owner))
+            return 0;
+        count += more; /* a repair gave its hint, and somebody was quicker */
+    }
+}
+
+/* Makes a held block's first `size` bytes usable. */
+static int commit_block(struct arena *arena, unsigned class, uint32_t index, uint64_t size)
+{
+    struct block_details *details = details_of(arena, class, index);
+    uint64_t committed = shared_load(&details->committed, RELAXED);
+    uint64_t need = (size + BATCH_BYTES - 1) / BATCH_BYTES * BATCH_BYTES;
+    int error;
+
+    if (class_bits(class) < SMALL_CLASS_BITS || committed >= size)
+        return 0;
+    if (need > UINT64_C(1) << class_bits(class))
+        need = UINT64_C(1) << class_bits(class);
+    if (committed % arena->segment->page)
+        committed = 0; /* scribbled over */
+    error = segment_commit(arena->segment, block_offset(arena, class, index) + committed,
+                           need - committed);
+    if (!error)
+        shared_store(&details->committed, need, RELAXED);
+    return error;
+}
+
+int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *ref)
+{
+    int class = class_for(arena, size);
+    uint32_t index = 0;
+    bool held = false;
+    int error;
+
+    if (class < 0)
+        return class;
+    while (!held && freemap_take(&arena->class[class].map, &index))
+        held = hold(arena, (unsigned)class, index, owner);
+    if (!held) {
+        error = extend(arena, (unsigned)class, owner, &index);
+        if (error)
+            return error;
+    }
+    *ref = block_ref_make((unsigned)class, index);
+    error = commit_block(arena, (unsigned)class, index, size);
+    if (error) {
+        arena_free_held(arena, *ref, owner);
+        *ref = 0;
+        return error;
+    }
+    shared_store(&details_of(arena, (unsigned)class, index)->size, size, RELAXED);
+    return 0;
+}
+
+int arena_lookup(const struct arena *arena, block_ref ref, void **memory, uint64_t *size)
+{
+    unsigned class = ref_class(ref);
+    uint64_t length;
+
+    if (!ref_valid(arena, ref))
+        return -EINVAL;
+    length = shared_load(&details_of(arena, class, ref_index(ref))->size, RELAXED);
+    if (length > UINT64_C(1) << class_bits(class))
+        return -EINVAL;
+    *memory = segment_at(arena->segment, block_offset(arena, class, ref_index(ref)));
+    *size = length;
+    return 0;
+}
+
+static bool pass_on(struct arena *arena, block_ref ref, uint16_t owner, uint64_t to)
+{
+    uint64_t from = block_word(BLOCK_HELD, owner);
+
+    return ref_valid(arena, ref) &&
+           shared_cas(word_of(arena, ref_class(ref), ref_index(ref)), &from, to, ACQ_REL);
+}
+
+bool arena_attach(struct arena *arena, block_ref ref, uint16_t owner, uint32_t job)
+{
+    return pass_on(arena, ref, owner, block_word(BLOCK_ATTACHED, job));
+}
+
+bool arena_share(struct arena *arena, block_ref ref, uint16_t owner)
+{
+    return pass_on(arena, ref, owner, block_word(BLOCK_SHARED, 0));
+}
+
+bool arena_free_held(struct arena *arena, block_ref ref, uint16_t owner)
+{
+    return release(arena, ref, block_word(BLOCK_HELD, owner));
+}
+
+bool arena_free_attached(struct arena *arena, block_ref ref, uint32_t job)
+{
+    return release(arena, ref, block_word(BLOCK_ATTACHED, job));
+}
+
+bool arena_free_shared(struct arena *arena, block_ref ref)
+{
+    return release(arena, ref, block_word(BLOCK_SHARED, 0));
+}
+
+void arena_repair(struct arena *arena, uint16_t owner)
+{
+    unsigned class;
+
+    for (class = 0; class < arena->classes; class++) {
+        struct freemap *map = &arena->class[class].map;
+        uint32_t index, count = checked_count(arena, class);
+
+        for (index = 0; index < count; index++) {
+            uint64_t word = shared_load(word_of(arena, class, index), ACQUIRE);
+
+            if (word == block_word(BLOCK_HELD, owner))
+                release(arena, block_ref_make(class, index), word);
+            else if (word == FREE_WORD)
+                freemap_set(map, index);
+        }
+        freemap_repair(map, count);
+    }
+}
+
+uint64_t arena_trim(struct arena *arena, uint16_t owner)
+{
+    unsigned class;
+    uint64_t given = 0;
+
+    for (class = SMALL_CLASS_BITS - ARENA_MIN_BITS; class < arena->classes; class++) {
+        uint32_t index, count = checked_count(arena, class);
+
+        for (index = 0; index < count; index++) {
+            struct block_details *details = details_of(arena, class, index);
+            uint64_t committed = shared_load(&details->committed, RELAXED);
+
+            if (committed == 0 || !hold(arena, class, index, owner))
+                continue;
+            /* Held, so nobody uses it while its pages go. Should we die before the release, it
+             * is only a free block whose details say more than is committed; so say less first. */
+            committed = shared_exchange(&details->committed, 0, RELAXED);
+            if (segment_release(arena->segment, block_offset(arena, class, index),
+                                UINT64_C(1) << class_bits(class)) == 0)
+                given += committed;
+            arena_free_held(arena, block_ref_make(class, index), owner);
+        }
+    }
+    return given;
+}

@@ -1,0 +1,72 @@
+/* Blocks of shared memory for payloads that do not fit into a job slot.
+ *
+ * Power-of-two size classes from 256 bytes, each with address space of its own: no splitting and
+ * merging, hence no operation that would have to change two words at once. A block commits the
+ * pages it needs and not its class's size, and keeps them, warm, when it is freed.
+ *
+ * Who owns a block says its word: HELD by a process while that fills it, then ATTACHED to a job or
+ * SHARED by reference. A process that dies loses what it HELD, and nothing else.
+ */
+#ifndef POOL_ARENA_H
+#define POOL_ARENA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "freemap.h"
+#include "segment.h"
+
+#define ARENA_MIN_BITS 8
+#define ARENA_CLASSES 32
+
+/* [index:32][class:8] as in block_ref_make(); 0 is no block. */
+typedef uint64_t block_ref;
+
+struct arena_class {
+    struct freemap map;
+    uint64_t words;   /* offset of the block words */
+    uint64_t details; /* offset of struct block_details for each */
+    uint64_t blocks;  /* offset of the blocks */
+    uint32_t entries;
+};
+
+struct arena {
+    struct segment *segment;
+    uint64_t header; /* offset of struct arena_header */
+    unsigned classes;
+    struct arena_class class[ARENA_CLASSES];
+};
+
+static inline block_ref block_ref_make(unsigned class, uint32_t index)
+{
+    return (uint64_t)index << 8 | (class + 1);
+}
+
+void arena_plan(struct arena *arena, struct segment *segment, uint64_t largest);
+int arena_start(struct arena *arena);
+
+/* A block of `size` bytes, HELD by process `owner`. -E2BIG: larger than the largest class;
+ * -ENOMEM. */
+int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *ref);
+
+/* Where a block is and how many bytes it has, or -EINVAL for a reference that can't be one.
+ * Whatever the shared memory says, the bytes lie in the segment. */
+int arena_lookup(const struct arena *arena, block_ref ref, void **memory, uint64_t *size);
+
+/* HELD by owner -> ATTACHED to job. Before the job's word says that it has the block. */
+bool arena_attach(struct arena *arena, block_ref ref, uint16_t owner, uint32_t job);
+/* HELD by owner -> SHARED. */
+bool arena_share(struct arena *arena, block_ref ref, uint16_t owner);
+
+/* -> FREE, if it is what the name says. False if it was not. */
+bool arena_free_held(struct arena *arena, block_ref ref, uint16_t owner);
+bool arena_free_attached(struct arena *arena, block_ref ref, uint32_t job);
+bool arena_free_shared(struct arena *arena, block_ref ref);
+
+/* After the death of process `owner`: frees what it HELD and restores lost hints. */
+void arena_repair(struct arena *arena, uint16_t owner);
+
+/* Gives memory of free blocks back to the system, as process `owner`: bytes given back. */
+uint64_t arena_trim(struct arena *arena, uint16_t owner);
+
+#endif

@@ -1,0 +1,48 @@
+/* The one door to atomic operations on shared memory.
+ *
+ * Every access to an atomic in the segment goes through these macros, so that a test can compile
+ * the very same layers with POOL_EXPLORE and have a scheduler decide who takes the next step, or
+ * dies before it. In any other build they are the C11 operations and cost nothing.
+ */
+#ifndef POOL_ATOMIC_H
+#define POOL_ATOMIC_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define RELAXED memory_order_relaxed
+#define ACQUIRE memory_order_acquire
+#define RELEASE memory_order_release
+#define ACQ_REL memory_order_acq_rel
+#define SEQ_CST memory_order_seq_cst
+
+#ifdef POOL_EXPLORE
+void explore_step(const volatile void *address);
+#define ATOMIC_STEP(address) explore_step(address)
+#else
+#define ATOMIC_STEP(address) ((void)0)
+#endif
+
+#define shared_load(p, order) (ATOMIC_STEP(p), atomic_load_explicit((p), (order)))
+#define shared_store(p, v, order) (ATOMIC_STEP(p), atomic_store_explicit((p), (v), (order)))
+#define shared_exchange(p, v, order) (ATOMIC_STEP(p), atomic_exchange_explicit((p), (v), (order)))
+#define shared_add(p, v, order) (ATOMIC_STEP(p), atomic_fetch_add_explicit((p), (v), (order)))
+#define shared_or(p, v, order) (ATOMIC_STEP(p), atomic_fetch_or_explicit((p), (v), (order)))
+#define shared_and(p, v, order) (ATOMIC_STEP(p), atomic_fetch_and_explicit((p), (v), (order)))
+/* Strong; on failure *expected is what was found, read with acquire. */
+#define shared_cas(p, expected, desired, order)                                                    \
+    (ATOMIC_STEP(p),                                                                               \
+     atomic_compare_exchange_strong_explicit((p), (expected), (desired), (order), ACQUIRE))
+
+/* Tells the core that this is a spin loop, so that it does not speculate ahead of the load. */
+static inline void cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+#endif

@@ -1,0 +1,261 @@
+/* What the submitter of a job does with it: wait, look, read, cancel, be told. */
+#include <errno.h>
+#include <unistd.h>
+
+#include "atomic.h"
+#include "internal.h"
+#include "system.h"
+
+/* A sleeping thread of the host looks this often whether the supervisor is still there. */
+#define SLICE INT64_C(100000000)
+
+static inline struct job *job_of(const struct pool_future *future)
+{
+    return job_at(&future->pool->jobs, future->index);
+}
+
+/* -EXDEV in a process that inherited the pool; a future that is none is stale. */
+static int check_future(const struct pool_future *future)
+{
+    if (!future->pool || pool_usable(future->pool) == -EXDEV)
+        return future->pool ? -EXDEV : -EINVAL;
+    return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
+}
+
+/* 1: ended; 0: not yet; -ESTALE. */
+static int ended(const struct pool_future *future)
+{
+    uint64_t word = shared_load(&job_of(future)->word, ACQUIRE);
+
+    if (job_generation(word) != future->generation || job_state(word) < JOB_QUEUED)
+        return -ESTALE;
+    return job_ended(word);
+}
+
+/* Sleeps on the job's word, one slice or until `deadline`. */
+static int sleep_slice(const struct pool_future *future, int64_t deadline)
+{
+    struct pool *pool = future->pool;
+    struct job *job = job_of(future);
+    int64_t left = SLICE;
+    uint64_t word;
+    int error = job_flag(&pool->jobs, future->index, future->generation, JOB_WAITED);
+
+    if (error)
+        return error < 0 ? error : 0;
+    word = shared_load(&job->word, ACQUIRE);
+    if (job_ended(word) || job_generation(word) != future->generation)
+        return 0;
+    if (deadline != POOL_FOREVER) {
+        left = deadline - system_now();
+        if (left <= 0)
+            return -ETIMEDOUT;
+    }
+    /* The flag is in the word that we sleep on: who ends the job after this load wakes us. */
+    error = futex_wait((_Atomic uint32_t *)&job->word, (uint32_t)word, left < SLICE ? left : SLICE);
+    if (error != -ETIMEDOUT)
+        return error;
+    if (!host_supervisor_alive(pool))
+        host_break(pool);
+    /* Should the worker that was to take it have been stopped, let another do so. */
+    else if (job_state(word) == JOB_QUEUED)
+        schedule_wake(pool, true);
+    return deadline != POOL_FOREVER && system_now() >= deadline && ended(future) == 0 ? -ETIMEDOUT
+                                                                                      : 0;
+}
+
+int pool_future_wait(const struct pool_future *future, int64_t timeout)
+{
+    int64_t start, deadline = POOL_FOREVER;
+    struct pool *pool = future->pool;
+    unsigned round = 0;
+    int done = check_future(future);
+
+    if (!done && timeout < 0)
+        done = -EINVAL;
+    if (!done)
+        done = ended(future);
+    if (done)
+        return done < 0 ? done : 0;
+    if (pool->role == ROLE_WORKER)
+        return worker_wait(pool, future->index, future->generation, timeout);
+    start = system_now();
+    if (timeout < POOL_FOREVER - start)
+        deadline = start + timeout;
+    while (!(done = ended(future)) && spin_round(&pool->spin, start, &round))
+        ;
+    while (!done) {
+        int error = sleep_slice(future, deadline);
+
+        if (error)
+            return error;
+        done = ended(future);
+    }
+    spin_learn(&pool->spin, system_now() - start);
+    return done < 0 ? done : 0;
+}
+
+int pool_future_outcome(const struct pool_future *future, int *detail)
+{
+    struct payload result;
+    uint64_t word;
+    int error = check_future(future);
+
+    if (error)
+        return error;
+    word = shared_load(&job_of(future)->word, ACQUIRE);
+    if (job_generation(word) != future->generation)
+        return -ESTALE;
+    result = payload_unpack(shared_load(&job_of(future)->result, RELAXED));
+    switch (job_state(word)) {
+    case JOB_QUEUED:
+        return POOL_PENDING;
+    case JOB_RUNNING:
+        return POOL_RUNNING;
+    case JOB_FINISHED:
+        if (detail)
+            *detail = (int16_t)result.extra;
+        return POOL_FINISHED;
+    case JOB_DIED:
+        if (detail)
+            *detail = result.extra;
+        return POOL_DIED;
+    case JOB_CANCELLED:
+        return POOL_CANCELLED;
+    case JOB_LOST:
+        return POOL_LOST;
+    default:
+        return -ESTALE;
+    }
+}
+
+/* Where the result of a finished job is; checked against the segment. */
+static int find_result(const struct pool_future *future, struct payload result, const void **data,
+                       size_t *size)
+{
+    struct job *job = job_of(future);
+    struct payload argument = payload_unpack(shared_load(&job->argument, RELAXED));
+    uint64_t offset = argument.kind == PAYLOAD_INLINE ? (argument.size + 7U) & ~7U : 0;
+    uint64_t length = result.kind == PAYLOAD_INLINE ? result.size : 0;
+    void *memory = job->data + (offset <= JOB_INLINE ? offset : 0);
+    int error;
+
+    if (result.kind == PAYLOAD_INLINE && (offset > JOB_INLINE || length > JOB_INLINE - offset))
+        return -EBADMSG;
+    if (result.kind == PAYLOAD_BLOCK) {
+        error = arena_lookup(&future->pool->arena, result.block, &memory, &length);
+        if (error)
+            return -EBADMSG;
+    }
+    if (data)
+        *data = memory;
+    if (size)
+        *size = length;
+    return 0;
+}
+
+int pool_future_result(const struct pool_future *future, const void **data, size_t *size)
+{
+    struct payload result;
+    int error, status = 0, outcome = pool_future_outcome(future, &status);
+
+    switch (outcome) {
+    case POOL_PENDING:
+    case POOL_RUNNING:
+        return -EINPROGRESS;
+    case POOL_FINISHED:
+        result = payload_unpack(shared_load(&job_of(future)->result, RELAXED));
+        error = find_result(future, result, data, size);
+        return error ? error : status;
+    case POOL_DIED:
+    case POOL_LOST:
+        return -EOWNERDEAD;
+    case POOL_CANCELLED:
+        return -ECANCELED;
+    default:
+        return outcome;
+    }
+}
+
+int pool_future_cancel(const struct pool_future *future)
+{
+    int done = check_future(future);
+
+    if (!done)
+        done = ended(future);
+    if (done < 0)
+        return done;
+    return schedule_cancel(future->pool, future->index, future->generation, JOB_CANCELLED) ? 0
+                                                                                           : -EBUSY;
+}
+
+/* ---- Completions ---- */
+
+int pool_notify_fd(struct pool *pool)
+{
+    return pool->notify_fd;
+}
+
+int pool_supervisor_fd(struct pool *pool)
+{
+    return pool->supervisor_fd;
+}
+
+int pool_future_notify(const struct pool_future *future)
+{
+    int error = check_future(future);
+
+    return error ? error
+                 : job_flag(&future->pool->jobs, future->index, future->generation, JOB_NOTIFY);
+}
+
+static int announce(struct pool *pool, uint32_t index, struct pool_future *future)
+{
+    future->pool = pool;
+    future->index = index;
+    future->generation = job_generation(shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE));
+    return 1;
+}
+
+/* After a completion that could not be announced: all ended jobs that are to be announced. */
+static bool scan(struct pool *pool, uint32_t *index)
+{
+    for (; pool->scan < job_table_count(&pool->jobs); pool->scan++) {
+        uint64_t word = shared_load(&job_at(&pool->jobs, pool->scan)->word, ACQUIRE);
+
+        if (job_ended(word) && (job_flags(word) & JOB_NOTIFY)) {
+            *index = pool->scan++;
+            return true;
+        }
+    }
+    pool->scan = UINT32_MAX;
+    return false;
+}
+
+int pool_next_completed(struct pool *pool, struct pool_future *future)
+{
+    struct control *control = pool_control(pool);
+    struct ring_cursor cursor;
+    uint32_t index;
+    bool armed = false;
+    int error = pool_usable(pool);
+
+    if (error == -EXDEV)
+        return error;
+    for (;;) {
+        while (ring_peek(&pool->completed, &cursor)) {
+            ring_discard(&pool->completed, &cursor);
+            if (cursor.item < job_table_count(&pool->jobs))
+                return announce(pool, cursor.item, future);
+        }
+        if (shared_exchange(&control->notify_overflow, 0, SEQ_CST))
+            pool->scan = 0;
+        if (pool->scan != UINT32_MAX && scan(pool, &index))
+            return announce(pool, index, future);
+        if (armed)
+            return 0;
+        /* Arm, and look once more: who announces does it the other way round. */
+        shared_store(&control->notify_armed, 1, SEQ_CST);
+        armed = true;
+    }
+}

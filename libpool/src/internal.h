@@ -1,0 +1,161 @@
+/* The pool as its own parts see it. */
+#ifndef POOL_INTERNAL_H
+#define POOL_INTERNAL_H
+
+#include <pthread.h>
+#include <stdalign.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "function.h"
+#include "job.h"
+#include "libpool.h"
+#include "ring.h"
+#include "segment.h"
+#include "wake.h"
+
+enum control_state { CONTROL_RUNNING, CONTROL_CLOSING, CONTROL_TERMINATING };
+
+/* In the segment, one for a pool. */
+struct control {
+    /* Written by the host, and only grows. Read by all. */
+    _Atomic uint32_t state;
+    /* 1: the supervisor gave up, since no worker could be started. */
+    _Atomic uint32_t failed;
+    /* Written by the supervisor. */
+    _Atomic uint64_t workers_started;
+    struct wake_words wake;
+    /* 1: the host sleeps on the eventfd. Whoever announces a completion swaps it for 0, and if it
+     * was 1 writes the eventfd: one system call for a burst of completions. */
+    alignas(64) _Atomic uint32_t notify_armed;
+    /* 1: a completion could not be announced for lack of memory; look through the job table. */
+    _Atomic uint32_t notify_overflow;
+};
+
+#define PROCESS_STACK 24
+
+/* In the segment, one for each worker. Written by the worker that has it, read by all, and set
+ * back by the supervisor between one worker's death and the next one's birth. */
+struct process {
+    /* What the worker sleeps on. Anybody adds 1 and wakes. */
+    alignas(128) _Atomic uint32_t doorbell;
+    _Atomic uint32_t pid; /* written by the supervisor; 0: none */
+    /* 1 once the interpreter host has started. */
+    _Atomic uint32_t started;
+    /* 1 once it has taken job slots or blocks, so that its death needs the tables to be looked through. */
+    _Atomic uint32_t touched;
+    _Atomic uint64_t jobs_started;
+    /* The jobs it has claimed or is about to, the lowest first: ids of (generation, index). An
+     * entry is written, and the depth raised, before the claim; the depth is lowered after the
+     * job's end has been announced. */
+    _Atomic uint32_t depth;
+    _Atomic uint64_t stack[PROCESS_STACK];
+};
+
+enum role { ROLE_HOST, ROLE_SUPERVISOR, ROLE_WORKER };
+
+/* Private to each process; the supervisor and the workers have copies from the fork. */
+struct pool {
+    struct segment segment;
+    struct ring ready, completed;
+    struct arena arena;
+    struct job_table jobs;
+    struct function_table functions;
+    uint64_t control, processes; /* offsets */
+    struct spin spin;
+    struct pool_host host;
+    int workers;
+    int spinners; /* workers that may spin at the same time */
+
+    enum role role;
+    uint16_t self;    /* the process number: JOB_HOST, or worker + 1 */
+    uint32_t forks;   /* fork_count() when this process came to have the pool as its own */
+    pid_t host_pid, supervisor_pid;
+    int host_fd;       /* pidfd of the host; in the supervisor */
+    int supervisor_fd; /* pidfd of the supervisor; in the host */
+    int notify_fd;     /* eventfd to the host */
+    int control_fd;    /* eventfd to the supervisor: look at control.state */
+    _Atomic bool broken; /* the supervisor has ended, unasked */
+    _Atomic bool gone;   /* the supervisor has ended and was reaped */
+    bool spinning;       /* worker: its spinning bit is set, so it owes a look at the ring */
+
+    uint32_t scan; /* host: how far pool_next_completed() has looked through the table, if it does */
+
+    pthread_mutex_t lock; /* for all below, and for ending the pool */
+    uint32_t *slots;      /* job slots that this process holds for its next submissions */
+    size_t slot_count, slot_room;
+    struct pool *next; /* pools of this process */
+};
+
+struct pool_job {
+    struct pool *pool;
+    uint32_t index, generation;
+    uint64_t target;
+    const void *argument;
+    size_t size;
+    /* The result so far. */
+    struct payload result;
+    /* pool_map: results go to this slice instead. */
+    void *slice;
+    size_t slice_room;
+    bool slice_overflow;
+};
+
+static inline struct control *pool_control(const struct pool *pool)
+{
+    return segment_at(&pool->segment, pool->control);
+}
+
+static inline struct process *pool_process(const struct pool *pool, int worker)
+{
+    return (struct process *)segment_at(&pool->segment, pool->processes) + worker;
+}
+
+static inline uint64_t job_id_make(uint32_t generation, uint32_t index)
+{
+    return (uint64_t)generation << 32 | index;
+}
+
+/* fork.c: counts the forks between the first process and this one. */
+uint32_t fork_count(void);
+/* Registers a pool, so that a process that inherits it drops its descriptors. */
+int fork_register(struct pool *pool);
+void fork_unregister(struct pool *pool);
+pid_t fork_process(const struct pool *pool);
+
+/* schedule.c */
+int schedule_push(struct pool *pool, uint32_t index);
+bool schedule_take(struct pool *pool, uint32_t *index, uint32_t *generation);
+/* Claims this job, if it waits, out of turn. */
+bool schedule_claim(struct pool *pool, uint32_t index, uint32_t generation);
+/* Ends a claimed job, tells who wants to know. False: it had ended otherwise. */
+bool schedule_end(struct pool *pool, uint32_t index, uint32_t generation, uint16_t owner,
+                  enum job_state state);
+/* QUEUED -> CANCELLED or LOST, and tells who wants to know. */
+bool schedule_cancel(struct pool *pool, uint32_t index, uint32_t generation, enum job_state state);
+/* What the end of a job owes to others, by its flags. May be done twice. */
+void schedule_announce(struct pool *pool, uint32_t index, uint32_t generation, unsigned flags,
+                       uint16_t submitter);
+void schedule_pop(struct pool *pool);
+/* Wakes a sleeping worker, unless one is on its way to the ring. `force`: even then. */
+void schedule_wake(struct pool *pool, bool force);
+void schedule_ring(struct pool *pool, int worker);
+void schedule_notify_host(struct pool *pool);
+uint16_t schedule_submitter(const struct pool *pool, uint32_t index);
+
+/* worker.c */
+_Noreturn void worker_main(struct pool *pool, int worker);
+int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t timeout);
+
+/* supervisor.c */
+_Noreturn void supervisor_main(struct pool *pool);
+
+/* host.c */
+void host_break(struct pool *pool);
+bool host_supervisor_alive(struct pool *pool);
+
+/* pool.c: 0, or why the pool can't be used by this process. */
+int pool_usable(struct pool *pool);
+
+#endif

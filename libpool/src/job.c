@@ -1,0 +1,261 @@
+/* The job table: one 128-byte slot for each job there is, and the state machine of a job. */
+#include "job.h"
+
+#include <errno.h>
+
+#include "atomic.h"
+
+/* Slots come into being this many at a time: two pages. */
+#define BATCH 64
+
+uint64_t payload_pack(struct payload payload)
+{
+    return (payload.block >> 8) << 32 | (uint64_t)payload.extra << 16 |
+           (uint64_t)payload.size << 8 |
+           (payload.kind == PAYLOAD_BLOCK ? ((payload.block & 0xff) - 1) << 3 : 0) |
+           (uint64_t)payload.host << 2 | (uint64_t)payload.kind;
+}
+
+struct payload payload_unpack(uint64_t packed)
+{
+    struct payload payload = {
+        .kind = (enum payload_kind)(packed & 3),
+        .host = packed >> 2 & 1,
+        .size = (uint8_t)(packed >> 8),
+        .extra = (uint16_t)(packed >> 16),
+    };
+
+    if (payload.kind == PAYLOAD_BLOCK)
+        payload.block = block_ref_make((unsigned)(packed >> 3 & 31), (uint32_t)(packed >> 32));
+    return payload;
+}
+
+static inline _Atomic uint32_t *count_of(const struct job_table *table)
+{
+    return segment_at(table->segment, table->header);
+}
+
+void job_table_plan(struct job_table *table, struct segment *segment, struct arena *arena,
+                    uint32_t entries)
+{
+    table->segment = segment;
+    table->arena = arena;
+    table->entries = entries;
+    table->header = segment_reserve(segment, sizeof(_Atomic uint32_t));
+    freemap_plan(&table->map, segment, entries);
+    table->slots = segment_reserve(segment, entries * sizeof(struct job));
+}
+
+int job_table_start(struct job_table *table)
+{
+    return segment_commit(table->segment, table->header, sizeof(_Atomic uint32_t));
+}
+
+uint32_t job_table_count(const struct job_table *table)
+{
+    uint32_t count = shared_load(count_of(table), ACQUIRE);
+
+    return count < table->entries ? count : table->entries;
+}
+
+/* FREE -> HELD: one wins. Death right after: the slot is found by job_table_repair(). */
+static bool hold(struct job_table *table, uint32_t index, uint16_t owner)
+{
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, ACQUIRE);
+
+    while (job_state(word) == JOB_FREE)
+        if (shared_cas(&job->word, &word, job_word_make(job_generation(word), owner, 0, JOB_HELD),
+                       ACQ_REL))
+            return true;
+    return false;
+}
+
+static int extend(struct job_table *table, uint16_t owner, uint32_t *index)
+{
+    uint32_t count = job_table_count(table);
+
+    for (;;) {
+        uint32_t more = table->entries - count < BATCH ? table->entries - count : BATCH, i;
+        int error;
+
+        if (more == 0)
+            return -ENOMEM;
+        error = freemap_commit(&table->map, count + more);
+        if (!error)
+            error = segment_commit(table->segment, table->slots + count * sizeof(struct job),
+                                   more * sizeof(struct job));
+        if (error)
+            return error;
+        /* The slots exist from here on. Death before: the next one does the same; right after:
+         * they are free and have no hints until the repair. */
+        if (!shared_cas(count_of(table), &count, count + more, ACQ_REL)) {
+            count = job_table_count(table);
+            continue;
+        }
+        for (i = 1; i < more; i++)
+            freemap_set(&table->map, count + i);
+        *index = count;
+        if (hold(table, count, owner))
+            return 0;
+        count += more; /* a repair gave its hint, and somebody was quicker */
+    }
+}
+
+int job_alloc(struct job_table *table, uint16_t owner, uint32_t *index)
+{
+    while (freemap_take(&table->map, index))
+        if (hold(table, *index, owner))
+            return 0;
+    return extend(table, owner, index);
+}
+
+static void drop(struct job_table *table, _Atomic uint64_t *packed, uint32_t index)
+{
+    struct payload payload = payload_unpack(shared_load(packed, RELAXED));
+
+    /* Attached to this very job, or the block has been freed before and is somebody else's. */
+    if (payload.kind == PAYLOAD_BLOCK)
+        arena_free_attached(table->arena, payload.block, index);
+    shared_store(packed, 0, RELAXED);
+}
+
+void job_drop_payloads(struct job_table *table, uint32_t index)
+{
+    struct job *job = job_at(table, index);
+
+    drop(table, &job->argument, index);
+    drop(table, &job->result, index);
+}
+
+void job_free(struct job_table *table, uint32_t index, uint16_t owner)
+{
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, RELAXED);
+
+    if (job_state(word) != JOB_HELD || job_owner(word) != owner)
+        return;
+    job_drop_payloads(table, index);
+    /* HELD -> FREE, then the hint. Death between: the repair gives the hint. */
+    if (shared_cas(&job->word, &word, job_word_make(job_generation(word), 0, 0, JOB_FREE), ACQ_REL))
+        freemap_set(&table->map, index);
+}
+
+void job_queue(struct job_table *table, uint32_t index, unsigned flags)
+{
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, RELAXED);
+
+    /* HELD is ours alone, so a store will do. Release publishes function and argument. Death
+     * right after: the job is QUEUED and in no ring; the repair puts it there. */
+    shared_store(&job->word,
+                 job_word_make(job_generation(word), job_owner(word), flags, JOB_QUEUED), RELEASE);
+}
+
+bool job_unqueue(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner)
+{
+    uint64_t word = job_word_make(generation, owner, 0, JOB_QUEUED);
+
+    return shared_cas(&job_at(table, index)->word, &word,
+                      job_word_make(generation, owner, 0, JOB_HELD), ACQ_REL);
+}
+
+bool job_claim(struct job_table *table, uint32_t index, uint64_t seen, uint16_t owner)
+{
+    /* QUEUED -> RUNNING: acquire shows what the submitter wrote. From here on the job dies with
+     * us; before, it stays QUEUED and its cell in the ring. */
+    return shared_cas(&job_at(table, index)->word, &seen,
+                      job_word_make(job_generation(seen), owner, job_flags(seen), JOB_RUNNING),
+                      ACQ_REL);
+}
+
+bool job_end(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner,
+             enum job_state state, unsigned *flags)
+{
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, RELAXED);
+
+    while (job_state(word) == JOB_RUNNING && job_generation(word) == generation &&
+           job_owner(word) == owner) {
+        *flags = job_flags(word);
+        /* RUNNING -> ended: release publishes the result. A flag set meanwhile makes it fail, so
+         * that none is overlooked. Death before: the job DIED; right after: the repair announces it, since
+         * the worker's stack still names it. */
+        if (shared_cas(&job->word, &word, job_word_make(generation, owner, *flags, state), ACQ_REL))
+            return true;
+    }
+    return false;
+}
+
+bool job_cancel(struct job_table *table, uint32_t index, uint32_t generation, enum job_state state,
+                unsigned *flags)
+{
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, ACQUIRE);
+
+    while (job_state(word) == JOB_QUEUED && job_generation(word) == generation) {
+        *flags = job_flags(word);
+        /* QUEUED -> CANCELLED: its cell in the ring is stale from here on. */
+        if (shared_cas(&job->word, &word, job_word_make(generation, job_owner(word), *flags, state),
+                       ACQ_REL))
+            return true;
+    }
+    return false;
+}
+
+int job_flag(struct job_table *table, uint32_t index, uint32_t generation, enum job_flag flag)
+{
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, ACQUIRE);
+
+    for (;;) {
+        if (job_generation(word) != generation || job_state(word) < JOB_QUEUED)
+            return -ESTALE;
+        if (job_ended(word))
+            return 1;
+        if (job_flags(word) & flag)
+            return 0;
+        /* Acq_rel: whoever ends the job after this sees the flag, for it must swap this word. */
+        if (shared_cas(&job->word, &word, word | (uint64_t)flag << 8, ACQ_REL))
+            return 0;
+    }
+}
+
+bool job_collect(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner)
+{
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, ACQUIRE);
+
+    while (job_ended(word) && job_generation(word) == generation)
+        if (shared_cas(&job->word, &word, job_word_make(generation + 1, owner, 0, JOB_HELD),
+                       ACQ_REL))
+            return true;
+    return false;
+}
+
+void job_table_repair(struct job_table *table, uint16_t owner,
+                      void (*rescue)(void *context, uint32_t index), void *context)
+{
+    uint32_t index, count = job_table_count(table);
+
+    for (index = 0; index < count; index++) {
+        struct job *job = job_at(table, index);
+        uint64_t word = shared_load(&job->word, ACQUIRE);
+        struct payload argument = payload_unpack(shared_load(&job->argument, RELAXED));
+        uint32_t generation = job_generation(word);
+
+        if (job_state(word) == JOB_FREE) {
+            freemap_set(&table->map, index);
+        } else if (job_state(word) == JOB_HELD && job_owner(word) == owner) {
+            job_free(table, index, owner);
+        } else if (job_state(word) >= JOB_QUEUED && argument.extra == owner) {
+            /* It ran out of a job that is gone, but it must run all the same. */
+            if (job_flag(table, index, generation, JOB_DETACHED) == 1 &&
+                job_collect(table, index, generation, owner))
+                job_free(table, index, owner);
+            else if (job_state(word) == JOB_QUEUED)
+                rescue(context, index);
+        }
+    }
+    freemap_repair(&table->map, count);
+}

@@ -1,0 +1,153 @@
+/* The job table: one 128-byte slot for each job there is, and the state machine of a job.
+ *
+ *   FREE -> HELD -> QUEUED -> RUNNING -> FINISHED | DIED | LOST -> HELD (generation + 1) -> FREE
+ *                        \-> CANCELLED ---------------------------^
+ *
+ * A job's word says everything about whose it is: generation, owner, flags, state. Each change is
+ * one compare-and-swap of the whole word, so completion, death and cancellation race for it and
+ * exactly one of them happens. The other members of a slot belong to whoever the word says.
+ */
+#ifndef POOL_JOB_H
+#define POOL_JOB_H
+
+#include <stdalign.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "freemap.h"
+#include "segment.h"
+
+enum job_state {
+    JOB_FREE = 0, /* nobody's; has no blocks */
+    JOB_HELD,     /* the owner's, who builds it or takes it apart */
+    JOB_QUEUED,   /* may be claimed or cancelled; owner is the submitter */
+    JOB_RUNNING,  /* the owner's, a worker that runs it */
+    JOB_FINISHED, /* from here on: ended, the submitter's to collect */
+    JOB_DIED,
+    JOB_CANCELLED,
+    JOB_LOST
+};
+
+enum job_flag {
+    JOB_WAITED = 1,   /* somebody sleeps on the word */
+    JOB_DETACHED = 2, /* nobody will collect: whoever ends the job frees it */
+    JOB_NOTIFY = 4    /* announce the end on the completion ring */
+};
+
+#define JOB_HOST 0 /* the process number of the host; workers are 1.. */
+
+#define JOB_INLINE 96
+
+/* Where an argument or a result is, packed: [index:32][extra:16][inline size:8][class:5][host:1]
+ * [kind:2]. One load gives a consistent view, which is then checked. */
+enum payload_kind { PAYLOAD_NONE, PAYLOAD_INLINE, PAYLOAD_BLOCK };
+
+struct payload {
+    enum payload_kind kind;
+    bool host;      /* argument: the job is for the interpreter host */
+    uint8_t size;   /* inline */
+    uint16_t extra; /* argument: the submitter; result: status (int16_t), or wait status */
+    block_ref block;
+};
+
+struct job {
+    _Atomic uint64_t word;
+    /* Written by the submitter while HELD; read by the worker. */
+    _Atomic uint64_t function; /* a function id, or the host's target */
+    _Atomic uint64_t argument;
+    /* Written by the worker while RUNNING, by the supervisor before DIED; read by the submitter. */
+    _Atomic uint64_t result;
+    /* The argument, then, aligned to 8, the result: it never overwrites the argument, so that a job
+     * can run again. A small one of each lie in the first cache line. */
+    alignas(8) unsigned char data[JOB_INLINE];
+};
+
+_Static_assert(sizeof(struct job) == 128, "two cache lines");
+
+struct job_table {
+    struct segment *segment;
+    struct arena *arena;
+    uint64_t header; /* offset of the number of slots that exist */
+    uint64_t slots;
+    struct freemap map;
+    uint32_t entries;
+};
+
+static inline uint64_t job_word_make(uint32_t generation, uint16_t owner, unsigned flags,
+                                     enum job_state state)
+{
+    return (uint64_t)generation << 32 | (uint64_t)owner << 16 | (uint64_t)flags << 8 |
+           (uint64_t)state;
+}
+
+static inline enum job_state job_state(uint64_t word)
+{
+    return (enum job_state)(word & 0xff);
+}
+
+static inline unsigned job_flags(uint64_t word)
+{
+    return (unsigned)(word >> 8) & 0xff;
+}
+
+static inline uint16_t job_owner(uint64_t word)
+{
+    return (uint16_t)(word >> 16);
+}
+
+static inline uint32_t job_generation(uint64_t word)
+{
+    return (uint32_t)(word >> 32);
+}
+
+static inline bool job_ended(uint64_t word)
+{
+    return job_state(word) >= JOB_FINISHED;
+}
+
+uint64_t payload_pack(struct payload payload);
+struct payload payload_unpack(uint64_t packed);
+
+void job_table_plan(struct job_table *table, struct segment *segment, struct arena *arena,
+                    uint32_t entries);
+int job_table_start(struct job_table *table);
+/* Slots that exist: every job's index is below. */
+uint32_t job_table_count(const struct job_table *table);
+
+static inline struct job *job_at(const struct job_table *table, uint32_t index)
+{
+    return (struct job *)segment_at(table->segment, table->slots) + index;
+}
+
+/* FREE -> HELD by owner: any free slot. -ENOMEM. */
+int job_alloc(struct job_table *table, uint16_t owner, uint32_t *index);
+/* HELD by owner -> FREE, with its blocks. */
+void job_free(struct job_table *table, uint32_t index, uint16_t owner);
+/* Frees the blocks of a job that the caller holds. */
+void job_drop_payloads(struct job_table *table, uint32_t index);
+
+/* HELD by owner -> QUEUED. Publishes what the owner wrote to the slot. */
+void job_queue(struct job_table *table, uint32_t index, unsigned flags);
+/* QUEUED -> HELD by owner again, if nobody was quicker. */
+bool job_unqueue(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner);
+/* QUEUED -> RUNNING by owner, if the word is still as it was `seen`. */
+bool job_claim(struct job_table *table, uint32_t index, uint64_t seen, uint16_t owner);
+/* RUNNING by owner -> `state`; *flags are those that the end has to act on. */
+bool job_end(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner,
+             enum job_state state, unsigned *flags);
+/* QUEUED -> `state`, CANCELLED or LOST. */
+bool job_cancel(struct job_table *table, uint32_t index, uint32_t generation, enum job_state state,
+                unsigned *flags);
+/* Sets a flag on a job that has not ended: 0; 1: it has ended; -ESTALE: another generation. */
+int job_flag(struct job_table *table, uint32_t index, uint32_t generation, enum job_flag flag);
+/* Ended -> HELD by owner in the next generation. One collector wins. */
+bool job_collect(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner);
+
+/* After the death of process `owner`, which may have submitted jobs: frees the slots that it held,
+ * detaches the jobs that it waits for no more, and restores lost hints. `rescue` is called for
+ * each job that is QUEUED: it may be in no ring. */
+void job_table_repair(struct job_table *table, uint16_t owner,
+                      void (*rescue)(void *context, uint32_t index), void *context);
+
+#endif

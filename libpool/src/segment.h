@@ -1,0 +1,47 @@
+/* One shared mapping: planned, mapped, committed part by part.
+ *
+ * Use: segment_init(); every layer reserves its regions with segment_reserve(), which only counts;
+ * segment_map(); the layers commit what they use. The struct itself is private memory of each
+ * process (a fork copies it), so no other process can alter the bounds in it.
+ */
+#ifndef POOL_SEGMENT_H
+#define POOL_SEGMENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct segment {
+    unsigned char *base; /* NULL until mapped */
+    uint64_t size;       /* bytes of address space */
+    uint64_t limit;      /* bytes that may be committed */
+    uint64_t page;       /* bytes */
+    int fd;
+};
+
+/* Starts a plan for a segment that may commit `limit` bytes. */
+void segment_init(struct segment *segment, uint64_t limit);
+
+/* Reserves `size` bytes of address space, aligned to a page: their offset. Before segment_map(). */
+uint64_t segment_reserve(struct segment *segment, uint64_t size);
+
+/* Maps what was reserved. -ENOMEM: no such address space; -EMFILE and the like. */
+int segment_map(struct segment *segment);
+void segment_unmap(struct segment *segment);
+
+/* Makes [offset, offset + length) usable. Idempotent, and safe to be called by several processes
+ * at once. -ENOMEM: the limit or the system's memory is reached; nothing was changed.
+ * -EINVAL: outside the segment. */
+int segment_commit(struct segment *segment, uint64_t offset, uint64_t length);
+
+/* Gives the whole pages inside [offset, offset + length) back to the system; they read as zeros. */
+int segment_release(struct segment *segment, uint64_t offset, uint64_t length);
+
+/* Bytes committed now, as the kernel counts them. */
+uint64_t segment_committed(const struct segment *segment);
+
+static inline void *segment_at(const struct segment *segment, uint64_t offset)
+{
+    return segment->base + offset;
+}
+
+#endif

@@ -1,0 +1,258 @@
+/* Submitting jobs, and shared blocks: from the host, and from a job to its own pool. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "atomic.h"
+#include "internal.h"
+
+/* Slots kept for the next submissions; beyond this they go back to all. */
+#define SLOTS_KEPT 4096
+
+/* 0, or why this process can't submit. Jobs may, also when the pool is closing. */
+static int submittable(struct pool *pool)
+{
+    int error = pool_usable(pool);
+
+    return error == -ESHUTDOWN && pool->role == ROLE_WORKER ? 0 : error;
+}
+
+/* In a worker: what it takes from here on has to be looked for if it dies. Before the taking. */
+static void touch(struct pool *pool)
+{
+    if (pool->role == ROLE_WORKER)
+        shared_store(&pool_process(pool, pool->self - 1)->touched, 1, RELEASE);
+}
+
+static int take_slot(struct pool *pool, uint32_t *index)
+{
+    bool taken = false;
+
+    pthread_mutex_lock(&pool->lock);
+    if (pool->slot_count) {
+        *index = pool->slots[--pool->slot_count];
+        taken = true;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return taken ? 0 : job_alloc(&pool->jobs, pool->self, index);
+}
+
+/* A slot that this process holds: keep it at hand, where it is still warm, or free it. */
+static void return_slot(struct pool *pool, uint32_t index)
+{
+    bool kept = false;
+
+    job_drop_payloads(&pool->jobs, index);
+    pthread_mutex_lock(&pool->lock);
+    if (pool->slot_count == pool->slot_room && pool->slot_room < SLOTS_KEPT) {
+        size_t room = pool->slot_room ? pool->slot_room * 2 : 64;
+        uint32_t *slots = realloc(pool->slots, room * sizeof *slots);
+
+        if (slots) {
+            pool->slots = slots;
+            pool->slot_room = room;
+        }
+    }
+    if (pool->slot_count < pool->slot_room) {
+        pool->slots[pool->slot_count++] = index;
+        kept = true;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (!kept)
+        job_free(&pool->jobs, index, pool->self);
+}
+
+static int place_argument(struct pool *pool, uint32_t index, size_t size, void **argument)
+{
+    struct job *job = job_at(&pool->jobs, index);
+    struct payload payload = {.kind = PAYLOAD_NONE, .extra = pool->self};
+    uint64_t length;
+    int error;
+
+    *argument = job->data;
+    if (size > JOB_INLINE) {
+        error = arena_alloc(&pool->arena, pool->self, size, &payload.block);
+        if (error)
+            return error;
+        arena_lookup(&pool->arena, payload.block, argument, &length);
+        payload.kind = PAYLOAD_BLOCK;
+    } else if (size) {
+        payload.kind = PAYLOAD_INLINE;
+        payload.size = (uint8_t)size;
+    }
+    /* First the slot names the block, then the block is the job's: a death in between leaves a
+     * held block, or one that the held slot names, and the repair frees either. */
+    shared_store(&job->argument, payload_pack(payload), RELEASE);
+    if (payload.kind == PAYLOAD_BLOCK)
+        arena_attach(&pool->arena, payload.block, pool->self, index);
+    return 0;
+}
+
+int pool_prepare(struct pool *pool, size_t size, struct pool_future *future, void **argument)
+{
+    uint32_t index;
+    int error = submittable(pool);
+
+    if (error)
+        return error;
+    touch(pool);
+    error = take_slot(pool, &index);
+    if (error)
+        return error;
+    error = place_argument(pool, index, size, argument);
+    if (error) {
+        return_slot(pool, index);
+        return error;
+    }
+    future->pool = pool;
+    future->index = index;
+    future->generation =
+        job_generation(shared_load(&job_at(&pool->jobs, index)->word, RELAXED));
+    return 0;
+}
+
+/* `flags`: those that the job is to have from the start. */
+static int commit(const struct pool_future *future, uint64_t function, bool host, unsigned flags)
+{
+    struct pool *pool = future->pool;
+    struct job *job = job_at(&pool->jobs, future->index);
+    uint64_t word = shared_load(&job->word, RELAXED);
+    int error;
+
+    if (job_state(word) != JOB_HELD || job_generation(word) != future->generation)
+        return -ESTALE;
+    if (host) {
+        struct payload argument = payload_unpack(shared_load(&job->argument, RELAXED));
+
+        argument.host = true;
+        shared_store(&job->argument, payload_pack(argument), RELAXED);
+    }
+    shared_store(&job->function, function, RELAXED);
+    job_queue(&pool->jobs, future->index, flags);
+    error = schedule_push(pool, future->index);
+    /* No memory for a cell. A worker may have found the job all the same, by a stale cell. */
+    if (error && !job_unqueue(&pool->jobs, future->index, future->generation, pool->self))
+        error = 0;
+    return error;
+}
+
+int pool_commit(const struct pool_future *future, pool_function function)
+{
+    uint64_t id;
+    int error = function_id(&future->pool->functions, function, &id);
+
+    return error ? error : commit(future, id, false, 0);
+}
+
+int pool_commit_host(const struct pool_future *future, uint64_t target)
+{
+    return commit(future, target, true, 0);
+}
+
+void pool_abandon(const struct pool_future *future)
+{
+    struct pool *pool = future->pool;
+    uint64_t word;
+
+    if (pool_usable(pool) == -EXDEV)
+        return;
+    word = shared_load(&job_at(&pool->jobs, future->index)->word, RELAXED);
+    if (job_state(word) == JOB_HELD && job_generation(word) == future->generation)
+        return_slot(pool, future->index);
+}
+
+int pool_submit(struct pool *pool, pool_function function, const void *argument, size_t size,
+                struct pool_future *future)
+{
+    struct pool_future own;
+    void *memory;
+    uint64_t id;
+    int error = submittable(pool);
+
+    if (!error)
+        error = function_id(&pool->functions, function, &id);
+    if (!error && size && !argument)
+        error = -EINVAL;
+    if (!error)
+        error = pool_prepare(pool, size, &own, &memory);
+    if (error)
+        return error;
+    if (size)
+        memcpy(memory, argument, size);
+    error = commit(&own, id, false, future ? 0 : JOB_DETACHED);
+    if (error)
+        return_slot(pool, own.index);
+    else if (future)
+        *future = own;
+    return error;
+}
+
+void pool_future_release(const struct pool_future *future)
+{
+    struct pool *pool = future->pool;
+
+    if (pool_usable(pool) == -EXDEV)
+        return;
+    if (job_flag(&pool->jobs, future->index, future->generation, JOB_DETACHED) == 1 &&
+        job_collect(&pool->jobs, future->index, future->generation, pool->self))
+        return_slot(pool, future->index);
+}
+
+int64_t pool_cancel_waiting(struct pool *pool)
+{
+    uint32_t index, count;
+    int64_t cancelled = 0;
+    int error = pool_usable(pool);
+
+    if (error == -EXDEV)
+        return error;
+    count = job_table_count(&pool->jobs);
+    for (index = 0; index < count; index++) {
+        uint64_t word = shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE);
+
+        if (job_state(word) == JOB_QUEUED && schedule_submitter(pool, index) == pool->self &&
+            schedule_cancel(pool, index, job_generation(word), JOB_CANCELLED))
+            cancelled++;
+    }
+    return cancelled;
+}
+
+/* ---- Shared blocks ---- */
+
+int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memory)
+{
+    block_ref ref;
+    uint64_t length;
+    int error = submittable(pool);
+
+    if (error)
+        return error;
+    touch(pool);
+    error = arena_alloc(&pool->arena, pool->self, size, &ref);
+    if (error)
+        return error;
+    arena_share(&pool->arena, ref, pool->self);
+    error = arena_lookup(&pool->arena, ref, memory, &length);
+    *reference = ref;
+    return error;
+}
+
+void pool_free(struct pool *pool, uint64_t reference)
+{
+    if (pool_usable(pool) == -EXDEV)
+        return;
+    touch(pool);
+    arena_free_shared(&pool->arena, reference);
+}
+
+int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *size)
+{
+    uint64_t length;
+    int error = pool_usable(pool) == -EXDEV ? -EXDEV : 0;
+
+    if (!error)
+        error = arena_lookup(&pool->arena, reference, memory, &length);
+    if (!error)
+        *size = length;
+    return error;
+}

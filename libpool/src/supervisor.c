@@ -1,0 +1,313 @@
+/* The supervisor: forks the workers, reaps them, repairs what a death left, forks replacements.
+ *
+ * A process of its own, single-threaded for ever, and the workers' parent. It runs no user code
+ * and takes no job. It sleeps in ppoll() until the host ends, the host has news in control.state,
+ * or a worker ends (SIGCHLD, which is open only inside ppoll(), so none is missed).
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "atomic.h"
+#include "internal.h"
+
+/* How often an idle pool is looked at, to give memory back: after one to two of these. */
+#define TICK_MS 5000
+/* So many workers in a row that end before they have started, for each one of the pool, and the
+ * pool is broken: what fails so often will go on failing. */
+#define FAILURES_MAX 3
+
+struct supervisor {
+    struct pool *pool;
+    int alive;
+    int failures;
+    uint64_t jobs_before; /* jobs started by all workers, at the last tick */
+    bool trimmed;
+    sigset_t host_mask, open_mask;
+    struct sigaction host_actions[NSIG];
+};
+
+/* ---- Repair ---- */
+
+static void rescue(void *context, uint32_t index)
+{
+    struct pool *pool = context;
+
+    /* It may be in the ring already; a second cell costs a look. Without memory for a cell the
+     * job is lost, and says so. */
+    if (ring_push(&pool->ready, index) != 0)
+        schedule_cancel(pool, index,
+                        job_generation(shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE)),
+                        JOB_LOST);
+}
+
+/* A job that the dead worker had on its stack: give it the end that is due, or finish telling. */
+static void repair_job(struct pool *pool, uint16_t owner, uint32_t index, uint32_t generation,
+                       int wait_status)
+{
+    struct job *job = job_at(&pool->jobs, index);
+    uint64_t word = shared_load(&job->word, ACQUIRE);
+    struct payload died = {.kind = PAYLOAD_NONE, .extra = (uint16_t)wait_status};
+    struct payload result;
+
+    if (job_generation(word) == generation && job_state(word) == JOB_RUNNING &&
+        job_owner(word) == owner) {
+        /* It may have attached its result and not come to say so. */
+        result = payload_unpack(shared_load(&job->result, RELAXED));
+        if (result.kind == PAYLOAD_BLOCK && !arena_free_attached(&pool->arena, result.block, index))
+            arena_free_held(&pool->arena, result.block, owner);
+        shared_store(&job->result, payload_pack(died), RELAXED);
+        schedule_end(pool, index, generation, owner, JOB_DIED);
+    } else if (job_generation(word) == generation && job_ended(word)) {
+        schedule_announce(pool, index, generation, job_flags(word), schedule_submitter(pool, index));
+    } else if (job_generation(word) == generation + 1 && job_state(word) == JOB_HELD &&
+               job_owner(word) == owner) {
+        job_free(&pool->jobs, index, owner);
+    }
+}
+
+static void repair(struct pool *pool, int worker, int wait_status)
+{
+    struct process *process = pool_process(pool, worker);
+    uint16_t owner = (uint16_t)(worker + 1);
+    uint32_t depth = shared_load(&process->depth, ACQUIRE), i;
+
+    /* The latest first: an outer job may wait for an inner one. */
+    for (i = depth < PROCESS_STACK ? depth : PROCESS_STACK; i-- > 0;) {
+        uint64_t id = shared_load(&process->stack[i], RELAXED);
+
+        if ((uint32_t)id < job_table_count(&pool->jobs))
+            repair_job(pool, owner, (uint32_t)id, (uint32_t)(id >> 32), wait_status);
+    }
+    if (depth > PROCESS_STACK)
+        for (i = 0; i < job_table_count(&pool->jobs); i++) {
+            uint64_t word = shared_load(&job_at(&pool->jobs, i)->word, ACQUIRE);
+
+            if (job_state(word) == JOB_RUNNING && job_owner(word) == owner)
+                repair_job(pool, owner, i, job_generation(word), wait_status);
+        }
+    if (shared_load(&process->touched, ACQUIRE)) {
+        job_table_repair(&pool->jobs, owner, rescue, pool);
+        arena_repair(&pool->arena, owner);
+    }
+    wake_busy(&pool_control(pool)->wake, worker);
+    shared_store(&process->touched, 0, RELAXED);
+    shared_store(&process->depth, 0, RELAXED);
+    shared_store(&process->pid, 0, RELEASE);
+}
+
+/* Any wake-up that the dead owed to somebody. */
+static void ring_everybody(struct pool *pool)
+{
+    int worker;
+
+    for (worker = 0; worker < pool->workers; worker++)
+        schedule_ring(pool, worker);
+    schedule_notify_host(pool);
+}
+
+/* ---- Workers ---- */
+
+/* A worker starts with the signal handlers and the mask that the host had. */
+static void restore_signals(struct supervisor *supervisor)
+{
+    int number;
+
+    for (number = 1; number < NSIG; number++)
+        sigaction(number, &supervisor->host_actions[number], NULL);
+    sigprocmask(SIG_SETMASK, &supervisor->host_mask, NULL);
+}
+
+static int start_worker(struct supervisor *supervisor, int worker)
+{
+    struct pool *pool = supervisor->pool;
+    struct process *process = pool_process(pool, worker);
+    pid_t pid;
+
+    shared_store(&process->started, 0, RELAXED);
+    pid = fork_process(pool);
+    if (pid == 0) {
+        close(pool->host_fd);
+        close(pool->control_fd);
+        pool->host_fd = pool->control_fd = -1;
+        restore_signals(supervisor);
+        worker_main(pool, worker);
+    }
+    if (pid < 0)
+        return (int)pid;
+    shared_store(&process->pid, (uint32_t)pid, RELEASE);
+    shared_add(&pool_control(pool)->workers_started, 1, RELAXED);
+    supervisor->alive++;
+    return 0;
+}
+
+static int find_worker(struct pool *pool, pid_t pid)
+{
+    int worker;
+
+    for (worker = 0; worker < pool->workers; worker++)
+        if ((pid_t)shared_load(&pool_process(pool, worker)->pid, RELAXED) == pid)
+            return worker;
+    return -1;
+}
+
+static _Noreturn void end_now(struct supervisor *supervisor, int status)
+{
+    struct pool *pool = supervisor->pool;
+    int worker;
+
+    for (worker = 0; worker < pool->workers; worker++) {
+        pid_t pid = (pid_t)shared_load(&pool_process(pool, worker)->pid, RELAXED);
+
+        if (pid > 0)
+            kill(pid, SIGKILL);
+    }
+    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+        ;
+    _exit(status);
+}
+
+static bool work_left(struct pool *pool)
+{
+    struct ring_cursor cursor;
+
+    return ring_peek(&pool->ready, &cursor);
+}
+
+/* Keeps the pool at its number of workers while there is a use for them. */
+static void start_missing(struct supervisor *supervisor)
+{
+    struct pool *pool = supervisor->pool;
+    bool closing = shared_load(&pool_control(pool)->state, SEQ_CST) != CONTROL_RUNNING;
+    int worker;
+
+    for (worker = 0; worker < pool->workers; worker++) {
+        if (shared_load(&pool_process(pool, worker)->pid, RELAXED))
+            continue;
+        if (closing && !work_left(pool))
+            return;
+        if (supervisor->failures >= FAILURES_MAX * pool->workers ||
+            (start_worker(supervisor, worker) < 0 && supervisor->alive == 0)) {
+            shared_store(&pool_control(pool)->failed, 1, RELEASE);
+            end_now(supervisor, 1);
+        }
+    }
+}
+
+static void reap(struct supervisor *supervisor)
+{
+    struct pool *pool = supervisor->pool;
+    int status;
+    bool repaired = false;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        int worker = find_worker(pool, pid);
+        bool orderly = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+
+        if (worker < 0)
+            continue; /* inherited from a host that exec'ed */
+        supervisor->alive--;
+        if (shared_load(&pool_process(pool, worker)->started, ACQUIRE))
+            supervisor->failures = 0;
+        else
+            supervisor->failures++;
+        repair(pool, worker, status);
+        repaired |= !orderly;
+    }
+    start_missing(supervisor);
+    if (repaired)
+        ring_everybody(pool);
+}
+
+/* ---- The process ---- */
+
+static void on_child(int signal_number)
+{
+    (void)signal_number;
+}
+
+/* The host's handlers would run the host's code here: keep them for the workers and take the
+ * default. Ctrl-C and Ctrl-\ are for the host. */
+static void take_signals(struct supervisor *supervisor)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    sigset_t mask;
+    int number;
+
+    for (number = 1; number < NSIG; number++) {
+        sigaction(number, NULL, &supervisor->host_actions[number]);
+        if (supervisor->host_actions[number].sa_handler != SIG_IGN)
+            sigaction(number, &action, NULL);
+    }
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGQUIT, &action, NULL);
+    sigaction(SIGPIPE, &action, NULL);
+    action.sa_handler = on_child;
+    sigaction(SIGCHLD, &action, NULL);
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGCHLD);
+    sigprocmask(SIG_SETMASK, &mask, &supervisor->host_mask);
+    sigemptyset(&supervisor->open_mask);
+}
+
+static void give_back_memory(struct supervisor *supervisor)
+{
+    struct pool *pool = supervisor->pool;
+    uint64_t jobs = 0;
+    int worker;
+
+    for (worker = 0; worker < pool->workers; worker++)
+        jobs += shared_load(&pool_process(pool, worker)->jobs_started, RELAXED);
+    if (jobs != supervisor->jobs_before)
+        supervisor->trimmed = false;
+    else if (!supervisor->trimmed) {
+        arena_trim(&pool->arena, (uint16_t)(pool->workers + 1));
+        supervisor->trimmed = true;
+    }
+    supervisor->jobs_before = jobs;
+}
+
+_Noreturn void supervisor_main(struct pool *pool)
+{
+    static struct supervisor supervisor;
+    struct pollfd fds[2];
+
+    pool->role = ROLE_SUPERVISOR;
+    pool->self = (uint16_t)(pool->workers + 1);
+    pool->forks = fork_count();
+    pool->supervisor_pid = getpid();
+    pthread_mutex_init(&pool->lock, NULL);
+    function_table_forked(&pool->functions);
+    supervisor.pool = pool;
+    take_signals(&supervisor);
+    fds[0] = (struct pollfd){.fd = pool->host_fd, .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = pool->control_fd, .events = POLLIN};
+    start_missing(&supervisor);
+    for (;;) {
+        struct timespec tick = {.tv_sec = TICK_MS / 1000};
+        uint32_t state = shared_load(&pool_control(pool)->state, SEQ_CST);
+        uint64_t events;
+        int ready;
+
+        if (state == CONTROL_TERMINATING)
+            end_now(&supervisor, 0);
+        if (state == CONTROL_CLOSING && supervisor.alive == 0 && !work_left(pool))
+            _exit(0);
+        ready = ppoll(fds, 2, &tick, &supervisor.open_mask);
+        if (ready > 0 && fds[0].revents)
+            end_now(&supervisor, 0);
+        if (ready > 0 && fds[1].revents &&
+            read(pool->control_fd, &events, sizeof events) == sizeof events)
+            ring_everybody(pool);
+        if (ready == 0)
+            give_back_memory(&supervisor);
+        reap(&supervisor);
+    }
+}

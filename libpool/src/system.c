@@ -1,0 +1,197 @@
+/* What this machine or container grants: cores and memory.
+ *
+ * Reads /proc and /sys/fs/cgroup. A file that is missing or says "max" sets no bound. Both cgroup
+ * versions nest: the tightest limit on the way to the root counts.
+ */
+#include "system.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "libpool.h"
+
+#define CGROUP_ROOT "/sys/fs/cgroup"
+
+int64_t system_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Reads a small file as text: its length, or -1. */
+static ssize_t read_text(const char *path, char *text, size_t room)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length;
+
+    if (fd < 0)
+        return -1;
+    length = read(fd, text, room - 1);
+    close(fd);
+    if (length >= 0)
+        text[length] = '\0';
+    return length;
+}
+
+/* The path of this process in the hierarchy of `controller` ("" for version 2), or -1. */
+static int cgroup_path(const char *controller, char *path, size_t room)
+{
+    char text[4096];
+    char *line, *save = NULL;
+
+    if (read_text("/proc/self/cgroup", text, sizeof text) < 0)
+        return -1;
+    for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        char *names = strchr(line, ':');
+        char *where = names ? strchr(names + 1, ':') : NULL;
+
+        if (!where)
+            continue;
+        *where++ = '\0';
+        names++;
+        /* Version 1 lists its controllers by name, "cpu,cpuacct"; version 2 has none. */
+        if (*controller ? strstr(names, controller) != NULL : *names == '\0') {
+            if ((size_t)snprintf(path, room, "%s", where) >= room)
+                return -1;
+            return 0;
+        }
+    }
+    return -1;
+}
+
+/* Calls `visit` for `file` in each cgroup from this process's own to the root. */
+static void cgroup_walk(const char *controller, const char *file,
+                        void (*visit)(const char *directory, const char *text, void *context),
+                        void *context)
+{
+    char path[PATH_MAX / 2];
+    char name[PATH_MAX], directory[PATH_MAX], text[128];
+
+    if (cgroup_path(controller, path, sizeof path) < 0)
+        return;
+    for (;;) {
+        char *slash;
+
+        snprintf(directory, sizeof directory, "%s%s%s%s", CGROUP_ROOT, *controller ? "/" : "",
+                 controller, strcmp(path, "/") == 0 ? "" : path);
+        if ((size_t)snprintf(name, sizeof name, "%s/%s", directory, file) < sizeof name &&
+            read_text(name, text, sizeof text) > 0)
+            visit(directory, text, context);
+        slash = strrchr(path, '/');
+        if (!slash || path[1] == '\0')
+            return;
+        slash[slash == path ? 1 : 0] = '\0';
+    }
+}
+
+/* "quota period" in microseconds, or "max period". */
+static void visit_cpu_max(const char *directory, const char *text, void *context)
+{
+    long long quota, period;
+    int *cores = context;
+
+    (void)directory;
+    if (sscanf(text, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0) {
+        long long whole = (quota + period - 1) / period;
+        if (whole < *cores)
+            *cores = (int)whole;
+    }
+}
+
+static void visit_cfs_quota(const char *directory, const char *text, void *context)
+{
+    char name[PATH_MAX], period[128], both[300];
+
+    if ((size_t)snprintf(name, sizeof name, "%s/cpu.cfs_period_us", directory) < sizeof name &&
+        read_text(name, period, sizeof period) > 0) {
+        snprintf(both, sizeof both, "%s %s", text, period);
+        visit_cpu_max(directory, both, context);
+    }
+}
+
+int pool_cpu_count(void)
+{
+    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    /* Large enough for any machine there is; a kernel with more CPUs than that says EINVAL. */
+    size_t size = CPU_ALLOC_SIZE(8192);
+    cpu_set_t *set = CPU_ALLOC(8192);
+
+    if (set) {
+        if (sched_getaffinity(0, size, set) == 0)
+            cores = CPU_COUNT_S(size, set);
+        CPU_FREE(set);
+    }
+    if (cores < 1)
+        cores = 1;
+    cgroup_walk("", "cpu.max", visit_cpu_max, &cores);
+    cgroup_walk("cpu", "cpu.cfs_quota_us", visit_cfs_quota, &cores);
+    return cores;
+}
+
+static void visit_memory_limit(const char *directory, const char *text, void *context)
+{
+    uint64_t *bound = context;
+    unsigned long long limit;
+
+    (void)directory;
+    if (sscanf(text, "%llu", &limit) == 1 && limit < *bound)
+        *bound = limit;
+}
+
+/* What is left below a limit: `usage` names the file beside it that says how much is used. */
+static void visit_left(const char *directory, const char *text, const char *usage, uint64_t *left)
+{
+    char name[PATH_MAX], used[128];
+    unsigned long long limit, now;
+
+    if (sscanf(text, "%llu", &limit) != 1 ||
+        (size_t)snprintf(name, sizeof name, "%s/%s", directory, usage) >= sizeof name ||
+        read_text(name, used, sizeof used) <= 0 || sscanf(used, "%llu", &now) != 1)
+        return;
+    now = now < limit ? limit - now : 0;
+    if (now < *left)
+        *left = now;
+}
+
+static void visit_left_v2(const char *directory, const char *text, void *context)
+{
+    visit_left(directory, text, "memory.current", context);
+}
+
+static void visit_left_v1(const char *directory, const char *text, void *context)
+{
+    visit_left(directory, text, "memory.usage_in_bytes", context);
+}
+
+uint64_t system_memory(void)
+{
+    uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
+    cgroup_walk("", "memory.max", visit_memory_limit, &bytes);
+    cgroup_walk("memory", "memory.limit_in_bytes", visit_memory_limit, &bytes);
+    return bytes;
+}
+
+uint64_t system_memory_available(void)
+{
+    char text[4096];
+    uint64_t bytes = UINT64_MAX;
+    unsigned long long kib;
+    const char *line;
+
+    if (read_text("/proc/meminfo", text, sizeof text) > 0 &&
+        (line = strstr(text, "MemAvailable:")) != NULL &&
+        sscanf(line, "MemAvailable: %llu", &kib) == 1)
+        bytes = kib * 1024;
+    cgroup_walk("", "memory.max", visit_left_v2, &bytes);
+    cgroup_walk("memory", "memory.limit_in_bytes", visit_left_v1, &bytes);
+    return bytes;
+}

@@ -1,0 +1,69 @@
+/* Sleeping and waking across processes.
+ *
+ * Everybody sleeps on a futex word: a worker on the doorbell in its process slot, a thread of the
+ * host on the low half of a job's word. Futexes and wake words carry wake-ups and never state: one
+ * too many or too few costs time, not correctness.
+ */
+#ifndef POOL_WAKE_H
+#define POOL_WAKE_H
+
+#include <stdalign.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "libpool.h"
+
+/* What each worker without a job does, 32 workers to a word: bit w says that worker w sleeps, bit
+ * w + 32 that it spins, that is, will look at the ring before it sleeps. Busy workers have neither.
+ * A worker changes its own bits. A waker turns sleeping into spinning, on behalf of the worker whose
+ * bell it then rings; both bits are in one word, so that no one sees half of that. The supervisor
+ * clears the bits of the dead. */
+#define WAKE_WORKERS 32
+#define WAKE_WORDS (POOL_MAX_WORKERS / WAKE_WORKERS)
+
+struct wake_words {
+    alignas(64) _Atomic uint64_t word[WAKE_WORDS];
+};
+
+static inline uint64_t wake_sleeping(int worker)
+{
+    return UINT64_C(1) << (worker % WAKE_WORKERS);
+}
+
+static inline uint64_t wake_spinning(int worker)
+{
+    return UINT64_C(1) << (worker % WAKE_WORKERS + WAKE_WORKERS);
+}
+
+/* Busy -> spinning, spinning -> sleeping, anything -> busy (returns the bits there were). */
+void wake_spin(struct wake_words *words, int worker);
+void wake_sleep(struct wake_words *words, int worker);
+uint64_t wake_busy(struct wake_words *words, int worker);
+/* How many workers spin. */
+int wake_count_spinning(struct wake_words *words, int workers);
+/* Turns one sleeping worker into a spinning one: its number, whose bell the caller must ring; -1:
+ * none sleeps or, unless `force`, one spins already. */
+int wake_choose(struct wake_words *words, int workers, bool force);
+
+/* Sleeps while *word is `expected`, at most `timeout` ns (POOL_FOREVER: without end). 0: woken, or
+ * the word differs; -ETIMEDOUT; -EINTR: a signal handler ran. */
+int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout);
+/* Wakes up to `count` sleepers. */
+void futex_wake(_Atomic uint32_t *word, int count);
+
+/* How long spinning is worth it, learnt from how long the waits turn out to be. One for each
+ * process that spins; its word is private and approximate. */
+struct spin {
+    _Atomic int64_t budget; /* ns */
+};
+
+#define SPIN_MAX 60000
+
+void spin_init(struct spin *spin);
+/* Learns from a wait that took `waited` ns from its beginning to what it waited for. */
+void spin_learn(struct spin *spin, int64_t waited);
+/* One round of a spin that began at `start`: false when the budget is used up. Lets another
+ * process have the core, if one is waiting for it, from a few microseconds on. */
+bool spin_round(struct spin *spin, int64_t start, unsigned *round);
+
+#endif
