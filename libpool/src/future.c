@@ -66,9 +66,9 @@ static int sleep_slice(const struct pool_future *future, int64_t deadline)
 
 int pool_future_wait(const struct pool_future *future, int64_t timeout)
 {
-    int64_t start, deadline = POOL_FOREVER;
+    int64_t deadline = POOL_FOREVER;
     struct pool *pool = future->pool;
-    unsigned round = 0;
+    struct spin_wait wait;
     int done = check_future(future);
 
     if (!done && timeout < 0)
@@ -79,10 +79,10 @@ int pool_future_wait(const struct pool_future *future, int64_t timeout)
         return done < 0 ? done : 0;
     if (pool->role == ROLE_WORKER)
         return worker_wait(pool, future->index, future->generation, timeout);
-    start = system_now();
-    if (timeout < POOL_FOREVER - start)
-        deadline = start + timeout;
-    while (!(done = ended(future)) && spin_round(&pool->spin, start, &round))
+    spin_begin(&wait, &pool->spin);
+    if (timeout < POOL_FOREVER - wait.start)
+        deadline = wait.start + timeout;
+    while (!(done = ended(future)) && spin_round(&wait))
         ;
     while (!done) {
         int error = sleep_slice(future, deadline);
@@ -91,7 +91,7 @@ int pool_future_wait(const struct pool_future *future, int64_t timeout)
             return error;
         done = ended(future);
     }
-    spin_learn(&pool->spin, system_now() - start);
+    spin_end(&wait);
     return done < 0 ? done : 0;
 }
 

@@ -83,13 +83,30 @@ bool schedule_take(struct pool *pool, uint32_t *index, uint32_t *generation)
     return false;
 }
 
+/* A job claimed out of turn leaves its cell behind. Removes two cells that are done with, if they are
+ * the oldest, so that a job that submits and waits in a loop does not make the ring grow. */
+static void discard_stale(struct pool *pool)
+{
+    struct ring_cursor cursor;
+    int i;
+
+    for (i = 0; i < 2 && ring_peek(&pool->ready, &cursor); i++) {
+        if (cursor.item < pool->jobs.entries &&
+            job_state(shared_load(&job_at(&pool->jobs, cursor.item)->word, ACQUIRE)) == JOB_QUEUED)
+            return;
+        ring_discard(&pool->ready, &cursor);
+    }
+}
+
 bool schedule_claim(struct pool *pool, uint32_t index, uint32_t generation)
 {
     uint64_t word = shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE);
 
     while (job_state(word) == JOB_QUEUED && job_generation(word) == generation) {
-        if (claim(pool, index, word))
+        if (claim(pool, index, word)) {
+            discard_stale(pool);
             return true;
+        }
         word = shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE);
     }
     return false;

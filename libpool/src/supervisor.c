@@ -113,13 +113,15 @@ static void ring_everybody(struct pool *pool)
 
 /* ---- Workers ---- */
 
-/* A worker starts with the signal handlers and the mask that the host had. */
+/* A worker starts with the signal handlers and the mask that the host had, except for Ctrl-C, which
+ * stays ignored until worker.c has put its own handler there. */
 static void restore_signals(struct supervisor *supervisor)
 {
     int number;
 
     for (number = 1; number < NSIG; number++)
-        sigaction(number, &supervisor->host_actions[number], NULL);
+        if (number != SIGINT)
+            sigaction(number, &supervisor->host_actions[number], NULL);
     sigprocmask(SIG_SETMASK, &supervisor->host_mask, NULL);
 }
 

@@ -100,38 +100,73 @@ int wake_choose(struct wake_words *words, int workers, bool force)
 
 /* Pauses between two looks at the clock; a pause is 10 to 40 ns. */
 #define PAUSES 16
-/* From here on the core is offered to others now and then. */
-#define YIELD_AFTER 4000
 #define BUDGET_FIRST 20000
 #define BUDGET_MIN 500
+#define PATIENCE 4000
+/* A yield that takes longer than this let somebody else run: perhaps the one we wait for, so from
+ * then on the core is offered at once. Longer than that, and it was somebody with work of his own. */
+#define YIELD_SWITCHED 1500
+#define YIELD_CROWDED 100000
+#define CROWDED_WAITS 64
 
 void spin_init(struct spin *spin)
 {
     atomic_init(&spin->budget, BUDGET_FIRST);
+    atomic_init(&spin->patience, PATIENCE);
+    atomic_init(&spin->crowded, 0);
 }
 
-void spin_learn(struct spin *spin, int64_t waited)
+void spin_begin(struct spin_wait *wait, struct spin *spin)
 {
-    int64_t budget = atomic_load_explicit(&spin->budget, RELAXED);
+    wait->spin = spin;
+    wait->start = system_now();
+    wait->round = 0;
+}
 
-    /* A wait that spinning to the maximum would have covered: spin so long. Others: twice as
-     * short each time, down to a look or two. */
-    if (waited < SPIN_MAX)
+/* Offers the core: the time then. */
+static int64_t offer_core(struct spin *spin, int64_t now)
+{
+    int64_t after;
+
+    sched_yield();
+    after = system_now();
+    atomic_store_explicit(&spin->patience, after - now > YIELD_SWITCHED ? 0 : PATIENCE, RELAXED);
+    if (after - now > YIELD_CROWDED)
+        atomic_store_explicit(&spin->crowded, CROWDED_WAITS, RELAXED);
+    return after;
+}
+
+bool spin_round(struct spin_wait *wait)
+{
+    struct spin *spin = wait->spin;
+    int64_t now;
+
+    cpu_relax();
+    if (++wait->round % PAUSES)
+        return true;
+    if (atomic_load_explicit(&spin->crowded, RELAXED) > 0)
+        return false;
+    now = system_now();
+    if (now - wait->start > atomic_load_explicit(&spin->patience, RELAXED))
+        now = offer_core(spin, now);
+    return now - wait->start < atomic_load_explicit(&spin->budget, RELAXED);
+}
+
+void spin_end(struct spin_wait *wait)
+{
+    struct spin *spin = wait->spin;
+    int64_t budget = atomic_load_explicit(&spin->budget, RELAXED);
+    int32_t crowded = atomic_load_explicit(&spin->crowded, RELAXED);
+
+    if (wait->round < PAUSES)
+        return;
+    /* A wait that spinning to the maximum would have covered: spin so long. Others: half as long
+     * each time, down to a look or two. */
+    if (system_now() - wait->start < SPIN_MAX)
         budget = SPIN_MAX;
     else if (budget > BUDGET_MIN)
         budget /= 2;
     atomic_store_explicit(&spin->budget, budget, RELAXED);
-}
-
-bool spin_round(struct spin *spin, int64_t start, unsigned *round)
-{
-    int64_t spent;
-
-    cpu_relax();
-    if (++*round % PAUSES)
-        return true;
-    spent = system_now() - start;
-    if (spent > YIELD_AFTER)
-        sched_yield();
-    return spent < atomic_load_explicit(&spin->budget, RELAXED);
+    if (crowded > 0)
+        atomic_store_explicit(&spin->crowded, crowded - 1, RELAXED);
 }

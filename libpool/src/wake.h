@@ -51,19 +51,28 @@ int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout);
 /* Wakes up to `count` sleepers. */
 void futex_wake(_Atomic uint32_t *word, int count);
 
-/* How long spinning is worth it, learnt from how long the waits turn out to be. One for each
- * process that spins; its word is private and approximate. */
+/* How long spinning is worth it, learnt from how long the waits turn out to be and from what
+ * happens when the core is offered to others. One for each process that spins; the members are
+ * private to it and approximate. */
 struct spin {
-    _Atomic int64_t budget; /* ns */
+    _Atomic int64_t budget;   /* ns to spin before sleeping */
+    _Atomic int64_t patience; /* ns to spin before the core is offered to others */
+    _Atomic int32_t crowded;  /* waits to come without any spinning: others need the core */
+};
+
+struct spin_wait {
+    struct spin *spin;
+    int64_t start; /* ns */
+    unsigned round;
 };
 
 #define SPIN_MAX 60000
 
 void spin_init(struct spin *spin);
-/* Learns from a wait that took `waited` ns from its beginning to what it waited for. */
-void spin_learn(struct spin *spin, int64_t waited);
-/* One round of a spin that began at `start`: false when the budget is used up. Lets another
- * process have the core, if one is waiting for it, from a few microseconds on. */
-bool spin_round(struct spin *spin, int64_t start, unsigned *round);
+void spin_begin(struct spin_wait *wait, struct spin *spin);
+/* One round: false when it is time to sleep. */
+bool spin_round(struct spin_wait *wait);
+/* The wait is over, by spinning or sleeping: learns from how long it took. */
+void spin_end(struct spin_wait *wait);
 
 #endif

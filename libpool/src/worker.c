@@ -235,20 +235,21 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
 static void idle(struct pool *pool, const struct watch *watch, bool hungry)
 {
     struct wake_words *words = &pool_control(pool)->wake;
-    int64_t start = system_now();
-    unsigned round = 0;
+    struct spin_wait wait;
+    bool found = false;
 
+    spin_begin(&wait, &pool->spin);
     if (hungry && !pool->spinning && wake_count_spinning(words, pool->workers) < pool->spinners) {
         wake_spin(words, pool->self - 1);
         pool->spinning = true;
     }
     if (pool->spinning || !hungry)
-        while (spin_round(&pool->spin, start, &round))
-            if ((hungry && work_there(pool)) || watch_ended(pool, watch))
-                goto learn;
-    park(pool, watch, hungry);
-learn:
-    spin_learn(&pool->spin, system_now() - start);
+        do
+            found = (hungry && work_there(pool)) || watch_ended(pool, watch);
+        while (!found && spin_round(&wait));
+    if (!found)
+        park(pool, watch, hungry);
+    spin_end(&wait);
 }
 
 int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t timeout)
