@@ -78,6 +78,7 @@ struct pool {
     int control_fd;    /* eventfd to the supervisor: look at control.state */
     _Atomic bool broken; /* the supervisor has ended, unasked */
     _Atomic bool gone;   /* the supervisor has ended and was reaped */
+    int nesting;         /* worker: unrelated jobs on its stack */
     bool spinning;       /* worker: its spinning bit is set, so it owes a look at the ring */
 
     uint32_t scan; /* host: how far pool_next_completed() has looked through the table, if it does */
@@ -144,18 +145,28 @@ void schedule_ring(struct pool *pool, int worker);
 void schedule_notify_host(struct pool *pool);
 uint16_t schedule_submitter(const struct pool *pool, uint32_t index);
 
+/* run.c: runs a job that this worker has claimed, and ends it. */
+void worker_run(struct pool *pool, uint32_t index, uint32_t generation);
+
 /* worker.c */
-_Noreturn void worker_main(struct pool *pool, int worker);
+void worker_loop(struct pool *pool);
 int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t timeout);
+
+/* process.c */
+_Noreturn void worker_main(struct pool *pool, int worker);
+
+/* repair.c */
+void repair_worker(struct pool *pool, int worker, int wait_status);
+/* Any wake-up that the dead owed to somebody. */
+void repair_ring_everybody(struct pool *pool);
 
 /* supervisor.c */
 _Noreturn void supervisor_main(struct pool *pool);
 
-/* host.c */
+/* pool.c */
 void host_break(struct pool *pool);
 bool host_supervisor_alive(struct pool *pool);
-
-/* pool.c: 0, or why the pool can't be used by this process. */
+/* 0, or why the pool can't be used by this process. */
 int pool_usable(struct pool *pool);
 
 #endif

@@ -1,36 +1,7 @@
-/* Sleeping and waking across processes. */
+/* Who sleeps and who spins: the wake words. */
 #include "wake.h"
 
-#include <errno.h>
-#include <limits.h>
-#include <linux/futex.h>
-#include <sched.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-
 #include "atomic.h"
-#include "system.h"
-
-int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout)
-{
-    struct timespec relative, *limit = NULL;
-
-    if (timeout != POOL_FOREVER) {
-        relative.tv_sec = (time_t)(timeout / 1000000000);
-        relative.tv_nsec = (long)(timeout % 1000000000);
-        limit = &relative;
-    }
-    /* The kernel compares and goes to sleep in one step, so a change right before is not missed. */
-    if (syscall(SYS_futex, word, FUTEX_WAIT, expected, limit, NULL, 0) == 0 || errno == EAGAIN)
-        return 0;
-    return -errno;
-}
-
-void futex_wake(_Atomic uint32_t *word, int count)
-{
-    syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
-}
 
 static inline _Atomic uint64_t *word_of(struct wake_words *words, int worker)
 {
@@ -96,77 +67,4 @@ int wake_choose(struct wake_words *words, int workers, bool force)
         }
     }
     return -1;
-}
-
-/* Pauses between two looks at the clock; a pause is 10 to 40 ns. */
-#define PAUSES 16
-#define BUDGET_FIRST 20000
-#define BUDGET_MIN 500
-#define PATIENCE 4000
-/* A yield that takes longer than this let somebody else run: perhaps the one we wait for, so from
- * then on the core is offered at once. Longer than that, and it was somebody with work of his own. */
-#define YIELD_SWITCHED 1500
-#define YIELD_CROWDED 100000
-#define CROWDED_WAITS 64
-
-void spin_init(struct spin *spin)
-{
-    atomic_init(&spin->budget, BUDGET_FIRST);
-    atomic_init(&spin->patience, PATIENCE);
-    atomic_init(&spin->crowded, 0);
-}
-
-void spin_begin(struct spin_wait *wait, struct spin *spin)
-{
-    wait->spin = spin;
-    wait->start = system_now();
-    wait->round = 0;
-}
-
-/* Offers the core: the time then. */
-static int64_t offer_core(struct spin *spin, int64_t now)
-{
-    int64_t after;
-
-    sched_yield();
-    after = system_now();
-    atomic_store_explicit(&spin->patience, after - now > YIELD_SWITCHED ? 0 : PATIENCE, RELAXED);
-    if (after - now > YIELD_CROWDED)
-        atomic_store_explicit(&spin->crowded, CROWDED_WAITS, RELAXED);
-    return after;
-}
-
-bool spin_round(struct spin_wait *wait)
-{
-    struct spin *spin = wait->spin;
-    int64_t now;
-
-    cpu_relax();
-    if (++wait->round % PAUSES)
-        return true;
-    if (atomic_load_explicit(&spin->crowded, RELAXED) > 0)
-        return false;
-    now = system_now();
-    if (now - wait->start > atomic_load_explicit(&spin->patience, RELAXED))
-        now = offer_core(spin, now);
-    return now - wait->start < atomic_load_explicit(&spin->budget, RELAXED);
-}
-
-void spin_end(struct spin_wait *wait)
-{
-    struct spin *spin = wait->spin;
-    int64_t budget = atomic_load_explicit(&spin->budget, RELAXED);
-    int32_t crowded = atomic_load_explicit(&spin->crowded, RELAXED);
-
-    if (wait->round < PAUSES)
-        return;
-    /* A wait that spinning to the maximum would have covered: spin so long. Others: half as long
-     * each time, down to a look or two. */
-    if (system_now() - wait->start < SPIN_MAX)
-        budget = SPIN_MAX;
-    else if (budget > BUDGET_MIN)
-        budget /= 2;
-    atomic_store_explicit(&spin->budget, budget, RELAXED);
-    if (crowded > 0)
-        atomic_store_explicit(&spin->crowded, crowded - 1, RELAXED);
 }

@@ -1,0 +1,61 @@
+/* A worker process: how it begins and ends. */
+#include <errno.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "atomic.h"
+#include "internal.h"
+
+/* A worker is one process with one thread that runs jobs, and belongs to one pool. */
+static struct pool *current_pool;
+
+struct pool *pool_current(void)
+{
+    return current_pool && pool_usable(current_pool) != -EXDEV ? current_pool : NULL;
+}
+
+int pool_worker_index(void)
+{
+    return pool_current() ? current_pool->self - 1 : -1;
+}
+
+static void ignore_signal(int signal_number)
+{
+    (void)signal_number;
+}
+
+/* Ctrl-C goes to every process of the terminal; it is the host's to act on. A handler, and not
+ * SIG_IGN, which programs started by a job would inherit. */
+static void leave_interrupt_to_host(void)
+{
+    struct sigaction action = {.sa_handler = ignore_signal, .sa_flags = SA_RESTART};
+
+    sigaction(SIGINT, &action, NULL);
+}
+
+_Noreturn void worker_main(struct pool *pool, int worker)
+{
+    struct process *process = pool_process(pool, worker);
+
+    pool->role = ROLE_WORKER;
+    pool->self = (uint16_t)(worker + 1);
+    pool->forks = fork_count();
+    pool->spinning = false;
+    pool->nesting = 0;
+    pool->slot_count = 0; /* those were another process's */
+    spin_init(&pool->spin);
+    current_pool = pool;
+    /* The supervisor's only thread is our parent, so this fires when the supervisor ends. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != pool->supervisor_pid)
+        _exit(1);
+    leave_interrupt_to_host();
+    if (pool->host.start && pool->host.start(pool->host.context, pool, (unsigned)worker) != 0)
+        _exit(1);
+    shared_store(&process->started, 1, RELEASE);
+    worker_loop(pool);
+    if (pool->host.stop)
+        pool->host.stop(pool->host.context);
+    _exit(0);
+}
