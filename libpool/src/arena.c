@@ -164,7 +164,8 @@ static int extend(struct arena *arena, unsigned class, uint16_t owner, uint32_t 
             error = segment_commit(arena->segment, c->details + count * sizeof(struct block_details),
                                    more * sizeof(struct block_details));
         if (!error && class_bits(class) < SMALL_CLASS_BITS)
-            error = segment_commit(arena->segment, block_offset(arena, class, count), BATCH_BYTES);
+            error = segment_commit(arena->segment, block_offset(arena, class, count),
+                                   (uint64_t)more << class_bits(class));
         if (error)
             return error;
         /* The blocks exist from here on. Death before: the next one does the same; right after:

@@ -1,0 +1,130 @@
+/* A whole pool in the explorer. */
+#include "simulation.h"
+
+#include <string.h>
+
+#include "atomic.h"
+#include "explore.h"
+
+static struct pool views[EXPLORE_PROCESSES];
+static int worker_count;
+static int current; /* whose job runs: for pool_current() */
+
+struct pool *pool_current(void)
+{
+    return &views[current];
+}
+
+struct pool *simulation_pool(int process)
+{
+    return &views[process];
+}
+
+static void plan(struct pool *pool, const struct simulation *simulation)
+{
+    struct segment *segment = &pool->segment;
+
+    segment_init(segment, EXPLORE_MEMORY);
+    pool->control = segment_reserve(segment, sizeof(struct control));
+    pool->processes = segment_reserve(segment, (uint64_t)pool->workers * sizeof(struct process));
+    ring_plan(&pool->ready, segment, simulation->ring_bits, simulation->ring_bits + 3);
+    ring_plan(&pool->completed, segment, 1, 3);
+    job_table_plan(&pool->jobs, segment, &pool->arena, 64);
+    arena_plan(&pool->arena, segment, simulation->block_largest);
+    /* Sixteen blocks of a class are plenty, and little memory. */
+}
+
+void simulation_setup(const struct simulation *simulation)
+{
+    int i;
+
+    worker_count = simulation->workers;
+    for (i = 0; i < EXPLORE_PROCESSES; i++) {
+        struct pool *pool = &views[i];
+
+        memset(pool, 0, sizeof *pool);
+        pool->workers = simulation->workers;
+        pool->spinners = 1;
+        pool->role = i == 0 ? ROLE_HOST : i <= simulation->workers ? ROLE_WORKER : ROLE_SUPERVISOR;
+        pool->self = (uint16_t)i;
+        pool->notify_fd = pool->control_fd = pool->supervisor_fd = -1;
+        pool->scan = UINT32_MAX;
+        pthread_mutex_init(&pool->lock, NULL);
+        plan(pool, simulation);
+        /* The regions point into the view, not into the one it was planned in. */
+    }
+    ring_start(&views[0].ready);
+    ring_start(&views[0].completed);
+    job_table_start(&views[0].jobs);
+    arena_start(&views[0].arena);
+}
+
+void simulation_repair(int process)
+{
+    struct pool *pool = &views[process];
+    int worker = explore_dead() - 1;
+
+    repair_worker(pool, worker, 9);
+    repair_ring_everybody(pool);
+    /* The replacement, a fork of the supervisor in the dead worker's place. */
+    pool->role = ROLE_WORKER;
+    pool->self = (uint16_t)(worker + 1);
+    worker_loop(pool);
+}
+
+void simulation_close(struct pool *pool)
+{
+    int worker;
+
+    shared_store(&pool_control(pool)->state, CONTROL_CLOSING, SEQ_CST);
+    for (worker = 0; worker < pool->workers; worker++)
+        schedule_ring(pool, worker);
+}
+
+static void check_hint(struct freemap *map, uint32_t count, bool free_entries[64])
+{
+    uint32_t index, i;
+
+    while (freemap_take(map, &index)) {
+        if (index >= 64 || index >= count)
+            explore_fail("a hint for an entry that is not there");
+        free_entries[index] = false;
+    }
+    for (i = 0; i < 64 && i < count; i++)
+        if (free_entries[i])
+            explore_fail("a free entry has no hint: it is leaked");
+}
+
+void simulation_check_free(void)
+{
+    struct pool *pool = &views[0];
+    unsigned class;
+    uint32_t i, count;
+    bool free_entries[64] = {false};
+
+    count = job_table_count(&pool->jobs);
+    for (i = 0; i < count; i++) {
+        uint64_t word = shared_load(&job_at(&pool->jobs, i)->word, ACQUIRE);
+        bool cached = job_state(word) == JOB_HELD && job_owner(word) == JOB_HOST;
+
+        /* The host keeps slots at hand; workers that are there may, too. */
+        if (job_state(word) != JOB_FREE && job_state(word) != JOB_HELD)
+            explore_fail("a job is left in the table");
+        free_entries[i] = job_state(word) == JOB_FREE && !cached;
+    }
+    check_hint(&pool->jobs.map, count, free_entries);
+    for (class = 0; class < pool->arena.classes; class++) {
+        struct arena_class *c = &pool->arena.class[class];
+        _Atomic uint64_t *words = segment_at(&pool->segment, c->words);
+        uint32_t *counts = segment_at(&pool->segment, pool->arena.header);
+
+        memset(free_entries, 0, sizeof free_entries);
+        count = counts[class];
+        for (i = 0; i < count; i++) {
+            if (shared_load(&words[i], ACQUIRE) != 0)
+                explore_fail("a block is not free at the end: it is leaked");
+            free_entries[i] = true;
+        }
+        check_hint(&c->map, count, free_entries);
+    }
+}

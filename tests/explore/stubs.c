@@ -1,0 +1,112 @@
+/* What the explored layers stand on: memory without a kernel, a clock that stands still, sleep that
+ * the explorer decides about. */
+#include <errno.h>
+
+#include "explore.h"
+#include "internal.h"
+#include "simulation.h"
+#include "system.h"
+
+void segment_init(struct segment *segment, uint64_t limit)
+{
+    segment->base = explore_memory;
+    segment->size = 0;
+    segment->limit = limit;
+    segment->page = 64;
+    segment->fd = -1;
+}
+
+/* Cache-line alignment, so that all regions fit into the little memory. */
+uint64_t segment_reserve(struct segment *segment, uint64_t size)
+{
+    uint64_t offset = segment->size;
+
+    segment->size += (size + 127) / 128 * 128;
+    return offset;
+}
+
+int segment_commit(struct segment *segment, uint64_t offset, uint64_t length)
+{
+    return offset + length <= EXPLORE_MEMORY && offset + length <= segment->size ? 0 : -ENOMEM;
+}
+
+int segment_release(struct segment *segment, uint64_t offset, uint64_t length)
+{
+    (void)segment, (void)offset, (void)length;
+    return 0;
+}
+
+int64_t system_now(void)
+{
+    return 0;
+}
+
+/* ---- No spinning: a spin is many looks, of which the last is the one that counts ---- */
+
+void spin_init(struct spin *spin)
+{
+    (void)spin;
+}
+
+void spin_begin(struct spin_wait *wait, struct spin *spin)
+{
+    wait->spin = spin;
+    wait->start = 0;
+}
+
+bool spin_round(struct spin_wait *wait)
+{
+    (void)wait;
+    return false;
+}
+
+void spin_end(struct spin_wait *wait)
+{
+    (void)wait;
+}
+
+int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout)
+{
+    (void)timeout;
+    return explore_futex_wait(word, expected);
+}
+
+void futex_wake(_Atomic uint32_t *word, int count)
+{
+    explore_futex_wake(word, count);
+}
+
+/* ---- Functions: an id is a number in a table of the scenario ---- */
+
+int function_id(struct function_table *table, pool_function function, uint64_t *id)
+{
+    (void)table;
+    *id = (uint64_t)(uintptr_t)function;
+    return 0;
+}
+
+int function_resolve(struct function_table *table, uint64_t id, pool_function *function)
+{
+    (void)table;
+    *function = (pool_function)(uintptr_t)id;
+    return 0;
+}
+
+/* ---- The host's processes: all are there ---- */
+
+int pool_usable(struct pool *pool)
+{
+    (void)pool;
+    return 0;
+}
+
+bool host_supervisor_alive(struct pool *pool)
+{
+    (void)pool;
+    return true;
+}
+
+void host_break(struct pool *pool)
+{
+    (void)pool;
+}
