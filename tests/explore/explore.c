@@ -191,6 +191,16 @@ int explore_dead(void)
     return dead;
 }
 
+int explore_deaths(void)
+{
+    return deaths;
+}
+
+int explore_running(void)
+{
+    return running;
+}
+
 /* ---- Decisions ---- */
 
 static uint64_t state_hash(void)
@@ -319,7 +329,7 @@ struct explore_result explore(const struct explore_scenario *what, uint64_t limi
     }
 }
 
-void explore_print_trace(void)
+static void print_trace(void)
 {
     int i;
 
@@ -329,4 +339,21 @@ void explore_print_trace(void)
         else
             printf(" %d", decisions[i].process);
     printf("\n");
+}
+
+bool explore_report(const struct explore_scenario *what)
+{
+    struct explore_result found = explore(what, 0);
+    char bound[32] = "every interleaving";
+
+    if (what->preemptions >= 0)
+        snprintf(bound, sizeof bound, "%d pre-emptions", what->preemptions);
+    printf("%-44s %-18s %s %9llu executions %9llu states %10llu steps  %s\n", what->name, bound,
+           what->deaths ? "a death anywhere" : "no death        ",
+           (unsigned long long)found.executions, (unsigned long long)found.states,
+           (unsigned long long)found.steps, found.failure ? found.failure : "ok");
+    if (found.failure)
+        print_trace();
+    fflush(stdout);
+    return !found.failure;
 }

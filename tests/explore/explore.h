@@ -37,8 +37,9 @@ struct explore_scenario {
     /* When all have ended. No steps... but it may call the layers: they do not stop then. */
     void (*check)(void);
     /* Deaths: processes with their bit in `mortal` may die before any of their steps, at most
-     * `deaths` in one execution. Then process `repairer`, which does nothing before, begins;
-     * explore_dead() tells it who died. */
+     * `deaths` in one execution, one at a time: the next when the repair of the last has been done, by
+     * process `repairer`, which begins then and lives on in the place of the dead. explore_dead()
+     * tells it who died. */
     unsigned mortal;
     int deaths;
     int repairer; /* -1: none */
@@ -58,12 +59,16 @@ struct explore_result explore(const struct explore_scenario *scenario, uint64_t 
 
 _Noreturn void explore_fail(const char *what);
 int explore_dead(void);
+/* How many have died in this execution. */
+int explore_deaths(void);
+/* The process whose code runs now, -1: none. */
+int explore_running(void);
 
 /* The kernel's part: a process that waits is not run until it is woken. */
 int explore_futex_wait(const volatile void *word, uint32_t expected);
 void explore_futex_wake(const volatile void *word, int count);
 
-/* Prints the decisions that led to the failure. */
-void explore_print_trace(void);
+/* Explores it, prints a line, and if it fails the decisions that led there. True: no failure. */
+bool explore_report(const struct explore_scenario *scenario);
 
 #endif

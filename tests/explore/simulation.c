@@ -7,12 +7,34 @@
 #include "explore.h"
 
 static struct pool views[EXPLORE_PROCESSES];
-static int worker_count;
-static int current; /* whose job runs: for pool_current() */
+/* The host's eventfd: a word to sleep on. */
+#define EVENT_FD (-7)
+static _Atomic uint64_t *event_word;
 
 struct pool *pool_current(void)
 {
-    return &views[current];
+    return &views[explore_running()];
+}
+
+/* schedule.c writes the eventfd; linked with --wrap=write. */
+ssize_t __wrap_write(int fd, const void *data, size_t size);
+ssize_t __real_write(int fd, const void *data, size_t size);
+
+ssize_t __wrap_write(int fd, const void *data, size_t size)
+{
+    if (fd != EVENT_FD)
+        return __real_write(fd, data, size);
+    shared_add(event_word, 1, SEQ_CST);
+    explore_futex_wake(event_word, 1);
+    return (ssize_t)size;
+}
+
+void simulation_await_event(void)
+{
+    if (shared_exchange(event_word, 0, SEQ_CST) == 0) {
+        explore_futex_wait(event_word, 0);
+        shared_exchange(event_word, 0, SEQ_CST);
+    }
 }
 
 struct pool *simulation_pool(int process)
@@ -31,14 +53,13 @@ static void plan(struct pool *pool, const struct simulation *simulation)
     ring_plan(&pool->completed, segment, 1, 3);
     job_table_plan(&pool->jobs, segment, &pool->arena, 64);
     arena_plan(&pool->arena, segment, simulation->block_largest);
-    /* Sixteen blocks of a class are plenty, and little memory. */
+    event_word = segment_at(segment, segment_reserve(segment, sizeof *event_word));
 }
 
 void simulation_setup(const struct simulation *simulation)
 {
     int i;
 
-    worker_count = simulation->workers;
     for (i = 0; i < EXPLORE_PROCESSES; i++) {
         struct pool *pool = &views[i];
 
@@ -47,12 +68,13 @@ void simulation_setup(const struct simulation *simulation)
         pool->spinners = 1;
         pool->role = i == 0 ? ROLE_HOST : i <= simulation->workers ? ROLE_WORKER : ROLE_SUPERVISOR;
         pool->self = (uint16_t)i;
-        pool->notify_fd = pool->control_fd = pool->supervisor_fd = -1;
+        pool->control_fd = pool->supervisor_fd = -1;
+        pool->notify_fd = EVENT_FD;
         pool->scan = UINT32_MAX;
         pthread_mutex_init(&pool->lock, NULL);
         plan(pool, simulation);
-        /* The regions point into the view, not into the one it was planned in. */
     }
+    shared_store(&pool_control(&views[0])->notify_armed, 1, RELAXED);
     ring_start(&views[0].ready);
     ring_start(&views[0].completed);
     job_table_start(&views[0].jobs);
@@ -70,6 +92,17 @@ void simulation_repair(int process)
     pool->role = ROLE_WORKER;
     pool->self = (uint16_t)(worker + 1);
     worker_loop(pool);
+}
+
+bool simulation_private(int process, const volatile void *address)
+{
+    struct pool *pool = &views[process];
+    const volatile unsigned char *begin, *at = address;
+
+    if (pool->role != ROLE_WORKER)
+        return false;
+    begin = (const volatile unsigned char *)pool_process(pool, pool->self - 1);
+    return at >= begin + sizeof(_Atomic uint32_t) && at < begin + sizeof(struct process);
 }
 
 void simulation_close(struct pool *pool)

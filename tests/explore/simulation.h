@@ -18,6 +18,10 @@ struct pool *simulation_pool(int process);
 void simulation_repair(int process);
 /* The host's end of the pool: closes it and rings everybody. */
 void simulation_close(struct pool *pool);
+/* The host's wait for its eventfd, and the reading of it. */
+void simulation_await_event(void);
+/* A worker's slot, but for the bell, is its own until it dies: for struct explore_scenario. */
+bool simulation_private(int process, const volatile void *address);
 /* For check(): every block and slot is free, each has its hint, exactly once. */
 void simulation_check_free(void);
 

@@ -1,147 +1,247 @@
-/* The whole path of a job, submit to collect, with workers that sleep, and die. */
-#include <stdio.h>
+/* The whole path of a job, submit to collect, with workers that sleep, and die.
+ *
+ * Process 0 is the host, then come the workers, and the supervisor's repair, which goes on as the
+ * replacement of the worker that died.
+ */
 #include <stdlib.h>
 #include <string.h>
 
 #include "atomic.h"
 #include "explore.h"
-#include "libpool.h"
 #include "simulation.h"
 
-#define JOBS 2
+#define JOBS_MAX 4
 
-static struct simulation layout;
-static int jobs;        /* of this scenario */
-static size_t size;     /* of argument and result, bytes */
-static int runs[8];     /* how often each job ran to its end */
-static int outcome[8];
-static bool may_die, nested, detached;
+enum kind {
+    COLLECT,  /* submit all, wait for each, read its result */
+    DETACHED, /* submit all without futures */
+    NOTIFY,   /* be told of each by the completion ring */
+    CANCEL,   /* submit all, cancel each, wait for each */
+    NESTED    /* submit jobs that submit a job and wait for it */
+};
 
-static int note(struct pool_job *job, const void *argument, size_t length)
+struct variant {
+    const char *name;
+    enum kind kind;
+    int workers, jobs;
+    size_t size; /* bytes of argument and result: inline, or from 97 on in blocks */
+    int deaths;
+    int preemptions;
+    bool long_run; /* only when a longer exploration is asked for */
+};
+
+static const struct variant *variant;
+static int runs[2 * JOBS_MAX], outcome[2 * JOBS_MAX];
+
+/* ---- The jobs ---- */
+
+static int work(struct pool_job *job, const void *argument, size_t length)
 {
     unsigned char number;
     void *result;
 
-    if (length != size)
+    if (length != variant->size)
         explore_fail("an argument has the wrong size");
     number = *(const unsigned char *)argument;
-    result = pool_job_reserve(job, size);
+    result = pool_job_reserve(job, variant->size);
     if (!result)
         explore_fail("no room for a result");
-    memset(result, number + 100, size);
+    memset(result, number + 100, variant->size);
     runs[number]++;
     return 0;
 }
 
-static void setup(void)
+static int submit(struct pool *pool, pool_function function, int number, struct pool_future *future)
 {
-    memset(runs, 0, sizeof runs);
-    memset(outcome, 0, sizeof outcome);
-    simulation_setup(&layout);
+    unsigned char argument[512];
+
+    memset(argument, number, variant->size);
+    return pool_submit(pool, function, argument, variant->size, future);
+}
+
+static void check_result(const struct pool_future *future, int number)
+{
+    const void *data;
+    size_t length;
+
+    if (pool_future_result(future, &data, &length) != 0 || length != variant->size)
+        explore_fail("a finished job has no result");
+    if (*(const unsigned char *)data != number + 100 ||
+        ((const unsigned char *)data)[length - 1] != number + 100)
+        explore_fail("a result is another job's");
 }
 
 static void collect(const struct pool_future *future, int number)
 {
-    const unsigned char *data;
-    size_t length;
-    int detail;
+    int detail = 0;
 
+    outcome[number] = pool_future_outcome(future, &detail);
+    if (outcome[number] == POOL_FINISHED)
+        check_result(future, number);
+    else if (!(outcome[number] == POOL_DIED && detail == 9) && outcome[number] != POOL_CANCELLED)
+        explore_fail("a job ended in a way that it can't");
+    pool_future_release(future);
+}
+
+static void wait_and_collect(const struct pool_future *future, int number)
+{
     if (pool_future_wait(future, POOL_FOREVER) != 0)
         explore_fail("a wait failed");
-    outcome[number] = pool_future_outcome(future, &detail);
-    if (outcome[number] == POOL_FINISHED) {
-        if (pool_future_result(future, (const void **)&data, &length) != 0 || length != size)
-            explore_fail("a finished job has no result");
-        if (data[0] != number + 100 || data[size - 1] != number + 100)
-            explore_fail("a result is another job's");
-    } else if (outcome[number] != POOL_DIED || detail != 9) {
-        explore_fail("a job ended in a way that it can't");
+    collect(future, number);
+}
+
+static int nest(struct pool_job *job, const void *argument, size_t length)
+{
+    unsigned char number = *(const unsigned char *)argument;
+    struct pool_future future;
+
+    if (submit(pool_current(), work, number + JOBS_MAX, &future) != 0)
+        explore_fail("a nested submit failed");
+    wait_and_collect(&future, number + JOBS_MAX);
+    return work(job, argument, length);
+}
+
+/* ---- The host ---- */
+
+static void be_told(struct pool *pool, struct pool_future futures[JOBS_MAX])
+{
+    bool told[JOBS_MAX] = {false};
+    int i, left = variant->jobs;
+
+    for (i = 0; i < variant->jobs; i++) {
+        told[i] = pool_future_notify(&futures[i]) == 1;
+        left -= told[i];
     }
-    pool_future_release(future);
+    while (left) {
+        struct pool_future future;
+
+        while (left && pool_next_completed(pool, &future) == 1)
+            for (i = 0; i < variant->jobs; i++)
+                if (future.index == futures[i].index && !told[i]) {
+                    told[i] = true;
+                    left--;
+                }
+        if (left)
+            simulation_await_event();
+    }
+    for (i = 0; i < variant->jobs; i++)
+        collect(&futures[i], i);
 }
 
 static void host(struct pool *pool)
 {
-    struct pool_future future[8];
-    unsigned char argument[512];
+    struct pool_future futures[JOBS_MAX];
     int i;
 
-    for (i = 0; i < jobs; i++) {
-        memset(argument, i, size);
-        if (pool_submit(pool, note, argument, size, &future[i]) != 0)
+    for (i = 0; i < variant->jobs; i++)
+        if (submit(pool, variant->kind == NESTED ? nest : work, i,
+                   variant->kind == DETACHED ? NULL : &futures[i]) != 0)
             explore_fail("a submit failed");
-    }
-    for (i = 0; i < jobs; i++)
-        collect(&future[i], i);
+    if (variant->kind == NOTIFY)
+        be_told(pool, futures);
+    for (i = 0; i < variant->jobs && variant->kind == CANCEL; i++)
+        pool_future_cancel(&futures[i]);
+    for (i = 0; i < variant->jobs && variant->kind != DETACHED && variant->kind != NOTIFY; i++)
+        wait_and_collect(&futures[i], i);
     simulation_close(pool);
+}
+
+/* ---- The scenario ---- */
+
+static void setup(void)
+{
+    struct simulation layout = {
+        .workers = variant->workers, .ring_bits = 1, .block_largest = 1024};
+
+    memset(runs, 0, sizeof runs);
+    memset(outcome, 0, sizeof outcome);
+    simulation_setup(&layout);
 }
 
 static void body(int process)
 {
     if (process == 0)
         host(simulation_pool(0));
-    else if (process <= layout.workers)
+    else if (process <= variant->workers)
         worker_loop(simulation_pool(process));
     else
         simulation_repair(process);
 }
 
-/* Of a process slot all but the bell is the worker's own, and the supervisor's once it is dead. */
-static bool private(int process, const volatile void *address)
-{
-    struct pool *pool = simulation_pool(process);
-    const volatile unsigned char *begin;
-
-    if (pool->role != ROLE_WORKER)
-        return false;
-    begin = (const volatile unsigned char *)pool_process(pool, pool->self - 1);
-    return (const volatile unsigned char *)address >= begin + sizeof(_Atomic uint32_t) &&
-           (const volatile unsigned char *)address < begin + sizeof(struct process);
-}
-
 static void check(void)
 {
-    int i, died = 0;
+    int i, died = 0, missing = 0;
 
-    for (i = 0; i < jobs; i++) {
-        if (outcome[i] == 0)
-            explore_fail("a job never ended");
-        if (outcome[i] == POOL_DIED)
-            died++;
-        else if (runs[i] != 1)
-            explore_fail("a job ran twice, or finished and never ran");
+    for (i = 0; i < variant->jobs; i++) {
+        died += outcome[i] == POOL_DIED;
+        missing += runs[i] == 0;
         if (runs[i] > 1)
             explore_fail("a job ran twice");
+        if (outcome[i] == 0 && variant->kind != DETACHED)
+            explore_fail("a job never ended");
+        if (outcome[i] == POOL_FINISHED && runs[i] != 1)
+            explore_fail("a job finished and never ran");
+        if (outcome[i] == POOL_CANCELLED && runs[i] != 0)
+            explore_fail("a cancelled job ran");
     }
-    if (died > (may_die ? 1 : 0))
-        explore_fail("a death cost more than one job");
+    if (variant->kind == DETACHED ? missing > explore_deaths() : died > explore_deaths())
+        explore_fail("a death cost more than the job that was running");
     simulation_check_free();
+}
+
+static bool explore_variant(const struct variant *what)
+{
+    struct explore_scenario scenario = {.name = what->name,
+                                        .processes = 1 + what->workers,
+                                        .setup = setup,
+                                        .body = body,
+                                        .private = simulation_private,
+                                        .check = check,
+                                        .repairer = -1,
+                                        .preemptions = what->preemptions};
+
+    variant = what;
+    if (what->deaths) {
+        scenario.deaths = what->deaths;
+        scenario.mortal = ((1U << what->workers) - 1) << 1;
+        scenario.repairer = scenario.processes++;
+    }
+    return explore_report(&scenario);
 }
 
 int main(int argc, char **argv)
 {
-    struct explore_scenario scenario = {.name = "pool", .setup = setup, .body = body, .check = check, .private = private, .repairer = -1};
-    struct explore_result result;
-    int mode = argc > 1 ? atoi(argv[1]) : 0;
+    static const struct variant variants[] = {
+        {"1 worker, 1 job", COLLECT, 1, 1, 8, 0, -1, false},
+        {"1 worker, 2 jobs", COLLECT, 1, 2, 8, 0, 4, false},
+        {"2 workers, 2 jobs", COLLECT, 2, 2, 8, 0, 2, false},
+        {"1 worker, 1 job in blocks", COLLECT, 1, 1, 200, 0, -1, true},
+        {"1 worker, 1 job, told", NOTIFY, 1, 1, 8, 0, -1, false},
+        {"2 workers, 2 jobs, told", NOTIFY, 2, 2, 8, 0, 2, false},
+        {"1 worker, 1 job, cancelled", CANCEL, 1, 1, 8, 0, -1, false},
+        {"2 workers, 2 jobs, cancelled", CANCEL, 2, 2, 8, 0, 2, false},
+        {"2 workers, 2 jobs, detached", DETACHED, 2, 2, 8, 0, 2, false},
+        {"1 worker, a nested job", NESTED, 1, 1, 8, 0, 3, false},
+        {"2 workers, a nested job", NESTED, 2, 1, 8, 0, 2, false},
+        {"1 worker, 1 job", COLLECT, 1, 1, 8, 1, 2, false},
+        {"1 worker, 1 job in blocks", COLLECT, 1, 1, 200, 1, 1, false},
+        {"2 workers, 2 jobs", COLLECT, 2, 2, 8, 1, 1, false},
+        {"2 workers, 2 jobs in blocks", COLLECT, 2, 2, 200, 1, 0, false},
+        {"1 worker, 1 job, told", NOTIFY, 1, 1, 8, 1, 2, false},
+        {"1 worker, 2 jobs, detached", DETACHED, 1, 2, 8, 1, 1, false},
+        {"2 workers, 2 jobs, cancelled", CANCEL, 2, 2, 8, 1, 0, false},
+        {"1 worker, a nested job", NESTED, 1, 1, 8, 1, 1, false},
+        {"2 workers, a nested job", NESTED, 2, 1, 8, 1, 0, false},
+        {"2 workers, 2 jobs in blocks", COLLECT, 2, 2, 200, 1, 1, true},
+        {"2 workers, 3 jobs", COLLECT, 2, 3, 8, 1, 1, true},
+        {"2 workers, 2 nested jobs", NESTED, 2, 2, 8, 1, 0, true},
+        {"1 worker, 1 job", COLLECT, 1, 1, 8, 1, 3, true},
+    };
+    bool longer = argc > 1 && strcmp(argv[1], "--long") == 0, all = true;
+    size_t i;
 
-    layout.workers = argc > 2 ? atoi(argv[2]) : 1;
-    jobs = argc > 3 ? atoi(argv[3]) : 1;
-    size = argc > 4 ? (size_t)atoi(argv[4]) : 8;
-    layout.ring_bits = 1;
-    layout.block_largest = 1024;
-    scenario.processes = 1 + layout.workers;
-    scenario.preemptions = argc > 5 ? atoi(argv[5]) : -1;
-    if (mode) {
-        may_die = true;
-        scenario.repairer = scenario.processes++;
-        scenario.deaths = 1;
-        scenario.mortal = ((1U << layout.workers) - 1) << 1;
-    }
-    (void)nested, (void)detached;
-    result = explore(&scenario, 0);
-    printf("%s mode %d workers %d jobs %d size %zu preemptions %d: %llu executions, %llu states, %llu steps: %s\n", scenario.name, mode, layout.workers, jobs, size, scenario.preemptions,
-           (unsigned long long)result.executions, (unsigned long long)result.states, (unsigned long long)result.steps, result.failure ? result.failure : "ok");
-    if (result.failure)
-        explore_print_trace();
-    return result.failure != NULL;
+    for (i = 0; i < sizeof variants / sizeof *variants; i++)
+        if (longer || !variants[i].long_run)
+            all &= explore_variant(&variants[i]);
+    return all ? EXIT_SUCCESS : EXIT_FAILURE;
 }
