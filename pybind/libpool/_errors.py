@@ -1,0 +1,114 @@
+"""The exceptions that libpool raises."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
+from typing import Any
+
+__all__ = [
+    "BrokenPool",
+    "RemoteError",
+    "RemoteTraceback",
+    "WorkerDied",
+    "short_repr",
+    "worker_died",
+]
+
+
+class WorkerDied(BrokenExecutor):
+    """The worker that ran this job died before the job had a result.
+
+    Only the job that the worker ran gets this error. The worker is replaced and all other jobs
+    finish.
+
+    Parameters
+    ----------
+    message : str
+        What happened.
+    exitcode : int or None
+        See the attribute.
+
+    Attributes
+    ----------
+    exitcode : int or None
+        The worker's exit code, or the negative number of the signal that killed it, as in
+        `multiprocessing.Process.exitcode`.
+    """
+
+    def __init__(self, message: str = "a worker died", exitcode: int | None = None) -> None:
+        super().__init__(message)
+        self.exitcode = exitcode
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that killed the worker (a `signal.Signals` where it has a name), or None."""
+        if self.exitcode is None or self.exitcode >= 0:
+            return None
+        try:
+            return signal.Signals(-self.exitcode)
+        except ValueError:  # real-time signals have no name
+            return -self.exitcode
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.exitcode), self.__dict__
+
+
+class BrokenPool(BrokenExecutor):
+    """The pool can't run jobs any more: its supervisor died, or its workers don't start."""
+
+
+class RemoteError(Exception):
+    """Stands in for a job's exception that could not be sent to the host.
+
+    Its message names the type and the text of the original; its `__cause__` has the worker's
+    traceback.
+    """
+
+
+class RemoteTraceback(Exception):
+    """The worker's traceback, as text: the `__cause__` of an exception that a job raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def worker_died(wait_status: int, fn: Callable[..., Any] | None = None) -> WorkerDied:
+    """Make the error for a job whose worker died.
+
+    Parameters
+    ----------
+    wait_status : int
+        The worker's status as `os.waitpid` gives it.
+    fn : callable, optional
+        What the worker ran.
+    """
+    exitcode = os.waitstatus_to_exitcode(wait_status)
+    if exitcode >= 0:
+        how = f"exited with code {exitcode}"
+    else:
+        how = f"was killed by {_signal_name(-exitcode)}"
+    where = "" if fn is None else f" while it ran {short_repr(fn)}"
+    return WorkerDied(f"a worker {how}{where}", exitcode)
+
+
+def short_repr(obj: object, limit: int = 200) -> str:
+    """`repr(obj)`, cut to `limit` characters, and never an exception."""
+    try:
+        text = repr(obj)
+    except Exception as error:
+        text = f"<{type(obj).__qualname__} object whose repr() raised {type(error).__name__}>"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{signal.Signals(number).name} (signal {number})"
+    except ValueError:
+        return f"signal {number}"

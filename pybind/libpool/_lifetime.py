@@ -1,0 +1,173 @@
+"""How pools start, and how they end when nobody ends them."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import functools
+import logging
+import operator
+import os
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from libpool import _core, _pickling
+from libpool._functions import Registry
+
+__all__ = ["MAX_WORKERS", "Base"]
+
+MAX_WORKERS = 1024
+"""POOL_MAX_WORKERS in libpool.h."""
+
+_MIN_MEMORY = 1 << 20
+
+
+class Base(_core.Workers):
+    """What `Pool` and `Executor` have in common."""
+
+    def _launch(
+        self,
+        workers: int,
+        what: str,
+        initializer: Callable[..., object] | None,
+        initargs: Iterable[Any],
+        memory_limit: int,
+    ) -> None:
+        """Start the workers.
+
+        Parameters
+        ----------
+        workers : int
+            How many; at least 1.
+        what : str
+            What the imitated interface calls their number, for an error message.
+        initializer, initargs
+            Called once in each worker.
+        memory_limit : int
+            Bytes of shared memory; 0: what this machine or container has.
+        """
+        workers = operator.index(workers)
+        if workers > MAX_WORKERS:
+            raise ValueError(f"{what} must be at most {MAX_WORKERS}, not {workers}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        memory_limit = operator.index(memory_limit)
+        if memory_limit != 0 and memory_limit < _MIN_MEMORY:
+            raise ValueError(f"memory_limit must be 0 or at least {_MIN_MEMORY} bytes")
+        _flush()  # or each worker would print once more what waits in the buffers
+        self._start(
+            workers,
+            memory_limit=memory_limit,
+            start=functools.partial(_begin_work, initializer, tuple(initargs)),
+            stop=_end_work,
+            registry=Registry(),
+        )
+        _running.add(self)
+
+    def _usable(self) -> bool:
+        """Whether this is the process that made the pool."""
+        return self.check() != -errno.EXDEV
+
+    def _linger(self) -> None:
+        """Stay alive, closed, until all jobs have ended."""
+        if self in _lingering:
+            return
+        _lingering.add(self)
+        # No thread can be started when the interpreter ends; _at_exit() sees to it then.
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=_drain, args=[self], name="libpool-drain", daemon=True).start()
+
+    def _abandon(self) -> None:
+        """Called when nobody has the pool any more: what was submitted runs."""
+        if self._usable():
+            self.close()
+            if not _core.Workers.join(self, 0):
+                self._linger()
+
+    def _at_exit(self) -> None:
+        """Called when the interpreter ends and the pool has not."""
+        raise NotImplementedError
+
+
+_running: weakref.WeakSet[Base] = weakref.WeakSet()
+_lingering: set[Base] = set()
+
+
+def _drain(workers: Base) -> None:
+    try:
+        workers.join()
+    finally:
+        _lingering.discard(workers)
+
+
+def _at_exit() -> None:
+    # After all threads have ended, and those handlers that were registered later than this one.
+    for workers in {*_running, *_lingering}:
+        if workers._usable():
+            workers._at_exit()
+
+
+atexit.register(_at_exit)
+
+
+# ---- In the worker ------------------------------------------------------------------------------
+
+
+def _begin_work(
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...], worker: int
+) -> None:
+    """The first thing that a worker does."""
+    signal.set_wakeup_fd(-1)  # an event loop of the host has set it
+    with contextlib.suppress(OSError), open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)  # what is typed is for the host
+    with contextlib.suppress(AttributeError, ValueError):  # what takes its place may lack it
+        # A worker may be killed at any time, and what it has printed should be there all the same.
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    _pickling.enter_worker()
+    name = f"libpool-{worker}"
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
+        comm.write(name)  # what ps and top show
+    _enter_multiprocessing(name)
+    if initializer is None:
+        return
+    try:
+        initializer(*initargs)
+    except BaseException:
+        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+        _flush()
+        os._exit(1)  # what the caller would do, but it would print the exception once more
+
+
+def _end_work() -> None:
+    """The last thing that a worker does when the pool ends in an orderly way."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._exit_function()  # a multiprocessing.Queue writes here what it has not yet written
+    _flush()
+
+
+def _enter_multiprocessing(name: str) -> None:
+    """Make this process known to multiprocessing, if the program uses that, as its workers are.
+
+    Queues and locks that were inherited depend on it, and logging asks for the name.
+    """
+    if "multiprocessing.process" not in sys.modules or "multiprocessing.util" not in sys.modules:
+        return
+    from multiprocessing import process, util
+
+    this = process.BaseProcess(name=name)
+    process._current_process = this  # type: ignore[attr-defined]
+    process._children = set()  # type: ignore[attr-defined]
+    util._finalizer_registry.clear()  # type: ignore[attr-defined]
+    util._run_after_forkers()  # type: ignore[attr-defined]
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()

@@ -1,0 +1,389 @@
+"""Pickles of what plain pickle can't send, or would send wrongly."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import pickle
+import re
+import traceback
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from types import CellType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+import cloudpickle.cloudpickle as cloudpickle
+
+from libpool._errors import RemoteError, RemoteTraceback, short_repr
+from libpool._names import Chain, names_of
+from libpool._snapshot import cell_contents, cells_of
+
+if TYPE_CHECKING:
+    from libpool._functions import Registry
+
+__all__ = [
+    "CHANGED",
+    "DRIFTED",
+    "SAME",
+    "PatchedModule",
+    "Pickler",
+    "dumps",
+    "dumps_exception",
+    "enter_worker",
+    "loads_exception",
+    "registries",
+]
+
+PROTOCOL = 5
+
+SAME, DRIFTED, CHANGED = range(3)
+"""What a worker has under the name of a function is: the same function; the same, but the data
+around it has changed in the host; another function, or nothing."""
+
+registries: weakref.WeakSet[Registry] = weakref.WeakSet()
+"""The registries of all pools of this process."""
+
+
+def dumps(obj: Any, known_to: Iterable[Registry] | None = None) -> bytes:
+    """Pickle anything that can be pickled, functions and classes also by value.
+
+    Parameters
+    ----------
+    obj : object
+        What to pickle.
+    known_to : iterable of Registry, optional
+        The pools whose workers may get it: what all of these know is sent by reference. By
+        default all pools of this process.
+
+    Raises
+    ------
+    Exception
+        Whatever pickling raises, with a note that names the object.
+    """
+    known_to = list(registries) if known_to is None else list(known_to)
+    pickler = Pickler(known_to)
+    try:
+        return pickler.dumps(obj)
+    except Exception as error:
+        if pickler.met_drifted:
+            # By value would be better, for the data has changed; but the workers have their own.
+            try:
+                return Pickler(known_to, by_value_if_drifted=False).dumps(obj)
+            except Exception:
+                pass
+        error.add_note(f"libpool could not pickle {_name_culprit(obj, known_to)}")
+        raise
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Sends functions and classes by reference where all of `known_to` have the same one.
+
+    Attributes
+    ----------
+    met_drifted : bool
+        Whether something was sent by value only since data around it has changed.
+    """
+
+    def __init__(self, known_to: Iterable[Registry], by_value_if_drifted: bool = True) -> None:
+        self._buffer = io.BytesIO()
+        super().__init__(self._buffer, protocol=PROTOCOL)
+        self._known_to = list(known_to)
+        self._tolerated = SAME if by_value_if_drifted else DRIFTED
+        self._standing: dict[int, tuple[int, Any]] = {}
+        self.met_drifted = False
+
+    def dumps(self, obj: Any) -> bytes:
+        self.dump(obj)
+        return self._buffer.getvalue()
+
+    def _by_reference(self, obj: Any) -> bool:
+        if not self._known_to:
+            return bool(cloudpickle._should_pickle_by_reference(obj))
+        found = self._standing.get(id(obj))
+        if found is None:
+            standing = max(registry.standing(obj) for registry in self._known_to)
+            self._standing[id(obj)] = standing, obj
+        else:
+            standing = found[0]
+        self.met_drifted |= standing == DRIFTED
+        return standing <= self._tolerated
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is FunctionType:
+            return NotImplemented if self._by_reference(obj) else self._dynamic_function_reduce(obj)
+        if issubclass(kind, type):
+            return NotImplemented if self._by_reference(obj) else self._reduce_class(obj)
+        if kind is MethodType:
+            same = getattr(obj.__self__, obj.__func__.__name__, None) == obj
+            return obj.__reduce__() if same else NotImplemented
+        if issubclass(kind, ModuleType):
+            if self._by_reference(obj) or self._importable(obj):
+                return importlib.import_module, (obj.__name__,)
+            hidden = ("__builtins__", "__loader__", "__spec__")
+            state = {name: value for name, value in vars(obj).items() if name not in hidden}
+            return cloudpickle.dynamic_subimport, (obj.__name__, state)
+        return NotImplemented
+
+    def _importable(self, module: ModuleType) -> bool:
+        return all(registry.snapshot.had(module.__name__) for registry in self._known_to)
+
+    def _dynamic_function_reduce(self, func: FunctionType) -> Any:
+        reduced = super()._dynamic_function_reduce(func)
+        slots: dict[str, Any] = reduced[2][1]
+        names = names_of(func.__code__)
+        tails: dict[str, list[Chain]] = {}
+        for name, *tail in names.globals:
+            tails.setdefault(name, []).append(tuple(tail))
+        for name, used in tails.items():
+            if type(module := slots["__globals__"].get(name)) is ModuleType:
+                slots["__globals__"][name] = self._patched(module, used)
+        if func.__closure__:
+            slots["__closure__"] = tuple(
+                self._patched_cell(cell, names.tails_of(variable))
+                for variable, cell in cells_of(func)
+            )
+        return reduced
+
+    def _patched_cell(self, cell: CellType, tails: list[Chain]) -> CellType:
+        module = cell_contents(cell)
+        if type(module) is not ModuleType or (new := self._patched(module, tails)) is module:
+            return cell
+        return CellType(new)
+
+    def _patched(self, module: ModuleType, tails: list[Chain]) -> ModuleType | PatchedModule:
+        """The module, or what unpickles as the module as it is here, if the workers' differs."""
+        if self._importable(module):  # else it is sent by value as a whole
+            for registry in self._known_to:
+                attributes = registry.patch(module, filter(None, tails), self._tolerated)
+                if attributes is not None:
+                    return PatchedModule(module.__name__, attributes)
+        return module
+
+    def _reduce_class(self, cls: type) -> Any:
+        reduced = super().reducer_override(cls)
+        if not isinstance(reduced, tuple):
+            reduced = cloudpickle._dynamic_class_reduce(cls)
+        if len(reduced) < 6:  # a built-in type
+            return reduced
+        make, args, state, _, _, set_state = reduced
+        return _make_class, (make, args), (set_state, state), None, None, _set_class_state
+
+
+class PatchedModule:
+    """Unpickles as a copy of a module, in which some attributes differ."""
+
+    def __init__(self, name: str, attributes: dict[str, Any]) -> None:
+        self.name = name
+        self.attributes = attributes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_patched_module, (self.name, self.attributes)
+
+
+def _make_patched_module(name: str, attributes: dict[str, Any]) -> ModuleType:
+    original = importlib.import_module(name)
+    module = ModuleType(name)
+    module.__dict__.update(original.__dict__)
+    module.__dict__.update(attributes)
+    return module
+
+
+# A class that was sent by value comes back with the results that are instances of it. cloudpickle
+# finds the original by an identifier, but then sets all its attributes to what came back, copies.
+# The process that defined the class must keep it as it is.
+
+_copies: weakref.WeakSet[type] = weakref.WeakSet()
+"""The classes of this process that were defined in another one."""
+
+
+def enter_worker() -> None:
+    """Forget which classes this process has sent by value: it was the host that did.
+
+    What the host has under the identifier of such a class is its own; what this process has is a
+    copy of it from the moment of the fork, and must not be changed.
+    """
+    cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.clear()
+    cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.clear()
+    _copies.clear()
+
+
+def _make_class(make: Callable[..., type], args: tuple[Any, ...]) -> type:
+    identifier = args[-2]
+    known = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(identifier)
+    if known is not None:
+        return cast(type, known)
+    cls = make(*args)
+    _copies.add(cls)
+    return cls
+
+
+def _set_class_state(cls: type, state: tuple[Callable[[type, Any], object], Any]) -> None:
+    if cls in _copies:
+        set_state, inner = state
+        set_state(cls, inner)
+
+
+# ---- Errors -------------------------------------------------------------------------------------
+
+
+def _name_culprit(obj: Any, known_to: list[Registry]) -> str:
+    """Find and name the innermost part of `obj` that can't be pickled."""
+
+    def fails(part: Any) -> bool:
+        try:
+            Pickler(known_to).dumps(part)
+        except Exception:
+            return True
+        return False
+
+    where = ""
+    for _ in range(20):
+        found = next(((path, part) for path, part in _parts(obj) if fails(part)), None)
+        if found is None:
+            break
+        where += found[0]
+        obj = found[1]
+    kind = type(obj).__qualname__
+    return f"{short_repr(obj)} (of type {kind})" + (f", found at {where}" if where else "")
+
+
+def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(obj, tuple | list | set | frozenset):
+        for number, item in enumerate(obj):
+            yield f"[{number}]", item
+    elif isinstance(obj, dict):
+        for key, value in obj.items():
+            yield f"[{short_repr(key, 40)}]", value
+    elif type(obj) is FunctionType:
+        cells = obj.__closure__ or ()
+        for name, cell in zip(obj.__code__.co_freevars, cells, strict=True):
+            try:
+                yield f", variable {name}", cell.cell_contents
+            except ValueError:
+                continue
+        for name in obj.__code__.co_names:
+            if name in obj.__globals__:
+                yield f", global {name}", obj.__globals__[name]
+    elif not isinstance(obj, type | ModuleType):
+        for name, value in getattr(obj, "__dict__", {}).items():
+            yield f".{name}", value
+
+
+# ---- Exceptions ---------------------------------------------------------------------------------
+
+
+def dumps_exception(exc: BaseException) -> bytes:
+    """Pickle what a job raised: the exception, or what can be told of it, and its traceback."""
+    text = "".join(traceback.format_exception(exc))
+    notes = [str(note) for note in getattr(exc, "__notes__", ())]
+    summary = f"{_qualified_name(type(exc))}: {_text_of(exc)}"
+    payload, reason = b"", ""
+    for attempt in (_plain, _rebuilt, _without_attributes):
+        try:
+            payload = attempt(exc)
+            break
+        except Exception as error:
+            reason = reason or f"libpool could not send the original: {_text_of(error)}"
+    if not payload:
+        notes.append(reason)
+    return pickle.dumps((payload, summary, notes, text), PROTOCOL)
+
+
+def loads_exception(data: bytes) -> BaseException:
+    """Make a job's exception from what `dumps_exception()` gave.
+
+    Its `__cause__` is a `RemoteTraceback`. What can't be made here becomes a `RemoteError`.
+    """
+    payload, summary, notes, text = pickle.loads(data)
+    exc: BaseException = RemoteError(summary)
+    if payload:
+        try:
+            exc = pickle.loads(payload)
+        except Exception as error:
+            notes.append(f"libpool could not make the original: {short_repr(error)}")
+    if not getattr(exc, "__notes__", None):
+        for note in notes:
+            exc.add_note(note)
+    exc.__cause__ = RemoteTraceback(text)
+    return exc
+
+
+def _plain(exc: BaseException) -> bytes:
+    """As the class itself wants to be pickled, if that gives the same message again.
+
+    It often does not: by default `__init__` is called with `args`, and many classes pass to
+    `Exception.__init__` other arguments than they take.
+    """
+    payload = dumps(exc)
+    copy = _load_same_type(exc, payload)
+    if _ADDRESS.sub("", _text_of(copy)) != _ADDRESS.sub("", _text_of(exc)):
+        raise pickle.PicklingError("its copy has another message")
+    return payload
+
+
+def _rebuilt(exc: BaseException) -> bytes:
+    """Type, arguments and attributes, without a call of `__init__`."""
+    return _rebuild_with(exc, exc.__dict__)
+
+
+def _without_attributes(exc: BaseException) -> bytes:
+    """The same without those attributes that can't be pickled."""
+    kept, lost = {}, []
+    for name, value in exc.__dict__.items():
+        try:
+            pickle.loads(dumps(value))
+        except Exception:
+            lost.append(name)
+        else:
+            kept[name] = value
+    note = f"libpool could not send these attributes of it: {', '.join(lost)}"
+    kept["__notes__"] = [*kept.get("__notes__", ()), note]
+    return _rebuild_with(exc, kept)
+
+
+def _rebuild_with(exc: BaseException, attributes: dict[str, Any]) -> bytes:
+    payload = dumps(_Rebuilt(exc, attributes))
+    _load_same_type(exc, payload)
+    return payload
+
+
+class _Rebuilt:
+    """Unpickles as an exception of the same type and arguments, with these attributes."""
+
+    def __init__(self, exc: BaseException, attributes: dict[str, Any]) -> None:
+        self._args = type(exc), exc.args, attributes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, self._args
+
+
+def _rebuild(
+    kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> BaseException:
+    exc = kind.__new__(kind, *args)
+    exc.args = args
+    exc.__dict__.update(attributes)
+    return exc
+
+
+_ADDRESS = re.compile("0x[0-9a-fA-F]+")
+
+
+def _load_same_type(exc: BaseException, payload: bytes) -> BaseException:
+    copy = pickle.loads(payload)
+    if type(copy) is not type(exc):
+        raise pickle.PicklingError(f"its copy is {short_repr(copy)}")
+    return copy
+
+
+def _text_of(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as error:
+        return f"<its str() raised {type(error).__name__}>"
+
+
+def _qualified_name(kind: type) -> str:
+    module = kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"

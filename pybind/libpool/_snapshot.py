@@ -1,0 +1,316 @@
+"""What the workers know: the program's modules, functions and classes when the pool was made."""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+__all__ = [
+    "EMPTY_CELL",
+    "ClassState",
+    "FunctionState",
+    "ModuleState",
+    "Snapshot",
+    "cell_contents",
+    "cells_of",
+    "closure_of",
+    "inside",
+    "is_a",
+    "is_user_class",
+    "is_user_module",
+    "matters",
+    "namespace_of",
+]
+
+EMPTY_CELL = object()
+
+
+def is_a(value: object, kind: type | tuple[type, ...]) -> bool:
+    """`isinstance()` that proxies and mocks, which lie about their class, do not deceive."""
+    return issubclass(type(value), kind)
+
+
+def matters(value: object) -> bool:
+    """Whether a function's meaning depends on which object this is."""
+    return callable(value) or is_a(value, ModuleType)
+
+
+def namespace_of(module: ModuleType) -> dict[str, Any]:
+    """`module.__dict__`, without loading a lazy module."""
+    namespace: dict[str, Any] = object.__getattribute__(module, "__dict__")
+    return namespace
+
+
+class FunctionState(NamedTuple):
+    """A function, and what calling it depends on, as it was at the snapshot."""
+
+    function: FunctionType
+    code: CodeType
+    defaults: tuple[Any, ...] | None
+    keyword_defaults: dict[str, Any] | None
+    cells: tuple[Any, ...]
+
+    def is_current(self) -> bool:
+        """Whether the function still has that code and those defaults."""
+        function: FunctionType = self[0]  # by its name mypy takes it for a method
+        return (
+            function.__code__ is self.code
+            and function.__defaults__ is self.defaults
+            and _same_items(function.__kwdefaults__, self.keyword_defaults)
+        )
+
+
+class ClassState(NamedTuple):
+    """A class, and its methods and bases, as they were at the snapshot."""
+
+    cls: type
+    members: dict[str, object]
+
+    def is_current(self) -> bool:
+        """Whether the class still has those methods and bases."""
+        return _same_items(members_of(self.cls), self.members)
+
+
+class ModuleState(NamedTuple):
+    """A module of the user's program, the names it had, and the values that matter.
+
+    These are the callables and the modules. Data is as it was in the workers, and may have
+    changed there: that is the bargain of a function that is known by its name.
+    """
+
+    module: ModuleType
+    names: frozenset[str]
+    values: dict[str, object]
+
+
+class Snapshot:
+    """The functions and classes of the user's program now.
+
+    The program is `__main__` and all loaded modules outside the standard library and
+    site-packages. Of the other modules only reloading is noticed.
+    """
+
+    def __init__(self) -> None:
+        self.modules: dict[str, ModuleState] = {}
+        self.functions: dict[int, FunctionState] = {}
+        self.classes: dict[int, ClassState] = {}
+        self._specs: dict[str, object] = {}
+        self._module_of_namespace: dict[int, str] = {}
+        self._path = list(sys.path)
+        self._finders = list(sys.meta_path)
+        self._unimportable: dict[str, object] = {}
+
+        for name, module in list(sys.modules.items()):
+            if is_a(module, ModuleType):
+                self._record_module(name, module)
+
+    # ---- Taking the snapshot --------------------------------------------------------------------
+
+    def _record_module(self, name: str, module: ModuleType) -> None:
+        namespace = namespace_of(module)
+        self._specs[name] = namespace.get("__spec__")
+        if not is_user_module(name, module):
+            return
+        everything = namespace.copy()
+        values = {key: value for key, value in everything.items() if matters(value)}
+        self.modules[name] = ModuleState(module, frozenset(everything), values)
+        self._module_of_namespace[id(namespace)] = name
+        for value in values.values():
+            self._record(value)
+
+    def _record(self, value: object) -> None:
+        """Record a function, or a class of the program, or what wraps one."""
+        kind = type(value)
+        if kind is FunctionType:
+            if id(value) not in self.functions:
+                self._record_function(value)  # type: ignore[arg-type]
+        elif issubclass(kind, type):
+            if id(value) not in self.classes and is_user_class(value):  # type: ignore[arg-type]
+                members = members_of(value)  # type: ignore[arg-type]
+                self.classes[id(value)] = ClassState(value, members)  # type: ignore[arg-type]
+                for member in members.values():
+                    self._record(member)
+        else:
+            for inner in inside(value):
+                self._record(inner)
+
+    def _record_function(self, function: FunctionType) -> None:
+        cells = closure_of(function)
+        defaults, keyword_defaults = function.__defaults__, function.__kwdefaults__
+        self.functions[id(function)] = FunctionState(
+            function,
+            function.__code__,
+            defaults,
+            dict(keyword_defaults) if keyword_defaults else None,
+            cells,
+        )
+        for value in (*cells, *(defaults or ()), *(keyword_defaults or {}).values()):
+            if callable(value):
+                self._record(value)
+
+    # ---- Asking ---------------------------------------------------------------------------------
+
+    def had(self, name: str) -> bool:
+        """Whether a worker has, or can import, a module of this name."""
+        return name in self._specs
+
+    def module_of(self, namespace: dict[str, Any]) -> ModuleState | None:
+        """The module of the program whose namespace this is, if it is known."""
+        name = self._module_of_namespace.get(id(namespace))
+        return None if name is None else self.modules[name]
+
+    def has_module(self, module: ModuleType) -> bool:
+        """Whether an import of this module's name in a worker gives the same module.
+
+        A module that was loaded since the snapshot, and that workers can import, is added to the
+        snapshot as it is now.
+        """
+        name = module.__name__
+        if sys.modules.get(name) is not module:
+            return False
+        spec = namespace_of(module).get("__spec__")
+        if name not in self._specs:
+            if self._unimportable.get(name, self) is spec:
+                return False
+            if not self._can_import(name, spec):
+                self._unimportable[name] = spec
+                return False
+            self._record_module(name, module)
+        state = self.modules.get(name)
+        return self._specs[name] is spec if state is None else state.module is module
+
+    def _can_import(self, name: str, spec: Any) -> bool:
+        """Whether a worker, with `sys.path` as it was, finds a module where the host found it."""
+        if spec is None or spec.loader is None and spec.submodule_search_locations is None:
+            return False
+        parent = name.rpartition(".")[0]
+        path: list[str] | None = None
+        if parent:
+            package = sys.modules.get(parent)
+            if package is None or not self.has_module(package):
+                return False
+            path = list(getattr(package, "__path__", []))
+        for finder in self._finders:
+            try:
+                if finder is importlib.machinery.PathFinder and path is None:
+                    found = importlib.machinery.PathFinder.find_spec(name, self._path)
+                else:
+                    found = finder.find_spec(name, path)
+            except Exception:
+                continue
+            if found is not None:
+                return bool(found.origin == spec.origin)
+        return False
+
+
+def is_user_module(name: str, module: ModuleType) -> bool:
+    """Whether a module belongs to the program, not to the standard library or a package."""
+    if name == "__main__":
+        return True
+    top = name.partition(".")[0]
+    if top in _NOT_USER:
+        return False
+    spec = namespace_of(module).get("__spec__")
+    if spec is not None and getattr(spec, "origin", None) in ("built-in", "frozen"):
+        return False
+    file = namespace_of(module).get("__file__")
+    if isinstance(file, str):
+        return not (file.startswith(_PREFIXES) or any(part in file for part in _PACKAGES))
+    # Extension modules make submodules that have no file: they belong where their package does.
+    package = sys.modules.get(top)
+    if package is not None and package is not module:
+        return is_user_module(top, package)
+    return True
+
+
+def is_user_class(cls: type) -> bool:
+    """Whether a class belongs to a module of the user's program."""
+    name = cls.__module__
+    module = sys.modules.get(name) if isinstance(name, str) else None
+    return module is not None and is_a(module, ModuleType) and is_user_module(name, module)
+
+
+_NOT_USER = frozenset(sys.builtin_module_names) | {"libpool", "__mp_main__"}
+_PACKAGES = ("/site-packages/", "/dist-packages/")
+
+
+def _library_prefixes() -> tuple[str, ...]:
+    paths = [sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    both = {path for path in paths if path} | {os.path.realpath(path) for path in paths if path}
+    return tuple(path + os.sep for path in both)
+
+
+_PREFIXES = _library_prefixes()
+
+
+def cell_contents(cell: CellType) -> Any:
+    """What a variable of a closure holds now; `EMPTY_CELL` where it has no value."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return EMPTY_CELL
+
+
+def cells_of(function: FunctionType) -> Iterator[tuple[str, CellType]]:
+    """The variables of the function's closure."""
+    return zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+
+
+def closure_of(function: FunctionType) -> tuple[Any, ...]:
+    """What the function's closure holds now."""
+    return tuple(map(cell_contents, function.__closure__ or ()))
+
+
+_METHODS = (
+    FunctionType,
+    staticmethod,
+    classmethod,
+    property,
+    functools.cached_property,
+    functools.partialmethod,
+)
+
+
+def members_of(cls: type) -> dict[str, object]:
+    """The methods and nested classes that a class itself defines, and its bases."""
+    members: dict[str, object] = {
+        name: value for name, value in cls.__dict__.items() if is_a(value, (*_METHODS, type))
+    }
+    for number, base in enumerate(cls.__bases__):
+        members[f"base {number}"] = base
+    return members
+
+
+_LRU_CACHE = type(functools.lru_cache(lambda: None))
+
+
+def inside(value: object) -> Iterator[object]:
+    """The callables that calling `value` leads to, where it is a wrapper of a usual kind."""
+    kind = type(value)
+    if issubclass(kind, (staticmethod, classmethod, MethodType)):
+        yield value.__func__  # type: ignore[attr-defined]
+    elif issubclass(kind, property):
+        for function in (value.fget, value.fset, value.fdel):  # type: ignore[attr-defined]
+            if function is not None:
+                yield function
+    elif issubclass(kind, (functools.partial, functools.partialmethod, functools.cached_property)):
+        yield value.func  # type: ignore[attr-defined]
+        for argument in getattr(value, "args", ()):
+            if callable(argument):
+                yield argument
+    elif kind is _LRU_CACHE:
+        yield value.__wrapped__  # type: ignore[attr-defined]
+
+
+def _same_items(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
+    if not one or not other:
+        return not one and not other
+    return len(one) == len(other) and all(
+        key in other and value is other[key] for key, value in one.items()
+    )

@@ -1,0 +1,437 @@
+/* What the files of libpool._core share. Everything here runs with the GIL held unless a comment
+ * says otherwise; that is what protects every field that is not in shared memory.
+ *
+ *   module.c     the module, its state
+ *   workers.c    Workers: the pool as Python sees it
+ *   submit.c     Workers.submit and submit_chunk: from a Python call to a job
+ *   functions.c  how functions travel, and the cache of those that were sent
+ *   codec.c      values to bytes and back
+ *   pickling.c   the same for what needs pickle
+ *   future.c     Future: its methods
+ *   job.c        a future's job: waiting for it, becoming final
+ *   outcome.c    from an ended job to a value or an exception
+ *   watch.c      what a Future has only when somebody asks for it: condition, waiters, callbacks
+ *   handle.c     the pool, shared by Workers and futures
+ *   collector.c  the thread that serves watched futures
+ *   host.c       the worker's side: the hooks of pool_host
+ *   call.c       the worker's side: runs one job
+ *   errors.c     from negative errno to exceptions
+ */
+#ifndef LIBPOOL_CORE_H
+#define LIBPOOL_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/types.h>
+
+#if PY_VERSION_HEX < 0x030C0000
+#include <structmember.h>
+#define Py_T_OBJECT_EX T_OBJECT_EX
+#endif
+
+#include "libpool.h"
+
+/* A function in a table of slots, where ISO C would not have it. */
+#define SLOT(function) ((void *)(uintptr_t)(function))
+
+/* Copies longer than this are made without the GIL: below it, handing the GIL over costs more. */
+#define COPY_WITHOUT_GIL 65536
+
+typedef struct Workers Workers;
+
+/* ---- The module's state --------------------------------------------------------------------- */
+
+typedef struct Core {
+    PyTypeObject *workers_type;
+    PyTypeObject *handle_type;
+    PyTypeObject *future_type;
+    PyTypeObject *watch_type;
+    PyTypeObject *sent_function_type;
+
+    /* From concurrent.futures. */
+    PyObject *base_result;    /* Future.result, the inherited one */
+    PyObject *base_exception; /* Future.exception */
+    PyObject *cancelled_error;
+    PyObject *logger;
+    PyObject *state_pending; /* the strings in Future._state */
+    PyObject *state_running;
+    PyObject *state_cancelled;
+    PyObject *state_cancelled_and_notified;
+    PyObject *state_finished;
+
+    PyObject *condition; /* threading.Condition */
+    PyObject *thread;    /* threading.Thread */
+    PyObject *main_thread; /* threading.main_thread */
+    PyObject *dumps;     /* pickle.dumps and pickle.loads, the ones written in C */
+    PyObject *loads;
+
+    /* Of libpool's own Python modules, which import this one: fetched at first use. */
+    PyObject *rich_dumps; /* libpool._pickling.dumps */
+    PyObject *dumps_exception;
+    PyObject *loads_exception;
+    PyObject *broken_pool; /* libpool._errors.BrokenPool */
+    PyObject *worker_died;
+
+    /* Names and constants used on the way of every job. */
+    PyObject *name_timeout;
+    PyObject *name_acquire;
+    PyObject *name_release;
+    PyObject *name_notify_all;
+    PyObject *name_describe;
+    PyObject *pickle_protocol; /* 5 */
+
+    Workers *current; /* in a worker: the pool that it belongs to */
+} Core;
+
+extern PyModuleDef core_module;
+
+/* The state of the module that defined `type`, or a class that it derives from. */
+Core *core_of(PyTypeObject *type);
+
+/* An attribute of one of libpool's Python modules, remembered in *slot. Borrowed; NULL on error. */
+PyObject *core_late(PyObject **slot, const char *module, const char *name);
+
+/* ---- The pool, shared by Workers and its futures (handle.c, collector.c) --------------------- */
+
+/* The pool lives as long as somebody may ask something of it: futures outlive their Workers. This
+ * is no garbage-collected type, although `watched` refers to futures which refer back: a watched
+ * future has to stay alive until it has been told, and then leaves the dict by itself. */
+typedef struct Handle {
+    PyObject_HEAD
+    Core *core;
+    struct pool *pool;
+    pid_t owner;      /* the one process in which this pool is usable */
+    bool in_worker;   /* that process is a worker of this pool */
+    bool closed;      /* nothing more will be submitted: the collector may end */
+    bool sweep;       /* the collector is to look at every watched future */
+    int wake;         /* an eventfd that wakes the collector, -1 before there is one */
+    unsigned long main_thread; /* where signal handlers run, and, in a worker, jobs */
+    PyObject *watched;   /* job index (int) -> Future */
+    PyObject *collector; /* threading.Thread, the last one that ran, or NULL */
+    bool collecting;     /* it runs */
+    Workers *workers;    /* borrowed, NULL when they are gone */
+} Handle;
+
+extern PyType_Spec handle_spec;
+Handle *handle_new(Core *core);
+/* Is this a process that inherited the pool by fork? */
+bool handle_inherited(const Handle *handle);
+/* Wakes the collector, if there is one, to look at `closed` and `sweep`. */
+void handle_wake(Handle *handle);
+/* Starts the collector unless it runs. 0, or -1 with an exception. */
+int collector_start(Handle *handle);
+/* Waits for its end: 0 ended, 1 timed out, -1 exception. `timeout` as for Workers.join. */
+int collector_join(Handle *handle, double timeout);
+/* The method that the thread runs. */
+PyObject *collector_run(PyObject *self, PyObject *unused);
+
+/* ---- Functions that were sent (functions.c) -------------------------------------------------- */
+
+/* One thing that must be as it was for a function to be sent again by its reference. */
+typedef struct Guard {
+    enum { GUARD_ITEM, GUARD_FUNCTION, GUARD_CELL } kind;
+    PyObject *where;
+    PyObject *key; /* GUARD_ITEM */
+    PyObject *expected;
+    PyObject *defaults; /* GUARD_FUNCTION */
+    PyObject *keyword_defaults;
+} Guard;
+
+typedef struct SentFunction {
+    PyObject_HEAD
+    PyObject *function;
+    PyObject *pickled;  /* bytes; dropped when it is in a shared block */
+    uint64_t reference; /* of that block, 0 before */
+    uint32_t number;    /* names it in futures */
+    bool dropped;       /* a guard failed: not to be used any more */
+    Py_ssize_t count;
+    Guard *guards;
+} SentFunction;
+
+/* At most this many one-shot functions are kept alive by the cache of those that were sent. */
+#define RECENT_FUNCTIONS 64
+/* What the shared blocks of one pool may take; past that functions travel with each job. */
+#define MAX_STORED_FUNCTIONS 4096
+#define MAX_STORED_BYTES (64u << 20)
+
+typedef struct FunctionCache {
+    PyObject *known;    /* function -> SentFunction */
+    SentFunction *last; /* the one that was asked for last */
+    SentFunction *recent[RECENT_FUNCTIONS]; /* used once so far */
+    unsigned next_recent;
+    uint32_t last_number;
+    unsigned stored;
+    size_t stored_bytes;
+} FunctionCache;
+
+/* How a function travels with one job. */
+typedef struct Travel {
+    uint64_t target;   /* the shared block, 0: with the job */
+    PyObject *pickled; /* bytes, owned, when target is 0 */
+    uint32_t number;   /* SentFunction.number; 0: there is none */
+} Travel;
+
+extern PyType_Spec sent_function_spec;
+int functions_init(FunctionCache *cache);
+int functions_traverse(FunctionCache *cache, visitproc visit, void *arg);
+void functions_clear(FunctionCache *cache);
+/* 0, or -1 with an exception: the function can't be sent. */
+int functions_travel(Workers *workers, PyObject *function, Travel *travel);
+/* The function with this number. Borrowed; NULL, without an exception, when it is known no more. */
+PyObject *functions_find(FunctionCache *cache, uint32_t number);
+
+/* ---- Workers (workers.c, submit.c) ----------------------------------------------------------- */
+
+struct Workers {
+    PyObject_HEAD
+    Core *core;
+    Handle *handle; /* NULL before _start() */
+    int count;
+    PyObject *start;
+    PyObject *stop;
+    PyObject *registry;
+    FunctionCache functions;
+    /* In a worker only. */
+    PyObject *callables; /* reference -> callable that was unpickled from that block */
+    uint64_t last_target;
+    PyObject *last_callable;    /* borrowed from `callables` */
+    PyThreadState *suspended; /* while the worker sleeps */
+};
+
+extern PyType_Spec workers_spec;
+PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames);
+PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+extern const char workers_submit_doc[];
+extern const char workers_submit_chunk_doc[];
+extern const struct pool_host host_hooks;
+
+/* ---- Codec (codec.c, pickling.c) ------------------------------------------------------------- */
+
+/* The forms of a job's argument, in its first byte. */
+enum {
+    FORM_KIND = 0x0f,
+    FORM_CALL = 0,             /* number of arguments: one byte; values */
+    FORM_CALL_KEYWORDS = 1,    /* ...; number of keywords: one byte; values, then names */
+    FORM_PICKLED = 2,          /* the pickled tuple of arguments */
+    FORM_PICKLED_KEYWORDS = 3, /* the pickled (args, kwargs) */
+    FORM_CHUNK = 4,            /* one value: the list of items */
+    FORM_PICKLED_CHUNK = 5,
+    FORM_INLINE = 0x10, /* after the first byte: length (8 bytes) of the pickled function, and it */
+    FORM_STAR = 0x20,   /* of a chunk: call function(*item) */
+};
+
+/* The first byte of a value. Results are one value, or one of the last three with all that
+ * follows. */
+enum {
+    TAG_NONE,
+    TAG_FALSE,
+    TAG_TRUE,
+    TAG_INT8,
+    TAG_INT16,
+    TAG_INT32,
+    TAG_INT64,
+    TAG_FLOAT,
+    TAG_STR8,    /* length in 1 byte, UTF-8 */
+    TAG_STR64,   /* length in 8 bytes */
+    TAG_BYTES8,
+    TAG_BYTES64,
+    TAG_TUPLE, /* count in 4 bytes, values */
+    TAG_LIST,
+    TAG_DICT,
+    TAG_RANGE, /* start, stop, step: 8 bytes each; only as the items of a chunk */
+    TAG_PICKLE,
+    TAG_EXCEPTION, /* as by libpool._pickling.dumps_exception */
+    TAG_FAILURE,   /* UTF-8 text about an exception that could not be sent */
+};
+
+/* Containers that have been met: one that comes again must be sent by pickle, which keeps
+ * identities. */
+#define MAX_CONTAINERS 8
+typedef struct Met {
+    int count;
+    PyObject *containers[MAX_CONTAINERS];
+} Met;
+
+/* What fits in here is written in one go; a value that does not is measured first. */
+#define SMALL_PAYLOAD 512
+typedef struct Writer {
+    uint8_t *next;
+    uint8_t *end;
+    bool release; /* the GIL may be let go of around long copies: nothing written is mutable */
+    Met met;
+} Writer;
+
+enum { CODEC_DONE, CODEC_FULL, CODEC_PICKLE };
+
+/* None of these runs Python code or raises. */
+static inline Writer codec_writer(uint8_t *memory, size_t size)
+{
+    Writer writer;
+    writer.next = memory;
+    writer.end = memory + size;
+    writer.release = false;
+    writer.met.count = 0; /* the rest needs no value */
+    return writer;
+}
+/* Writes a value, never past `end`. CODEC_FULL: no room. CODEC_PICKLE: it has to be pickled. */
+int codec_write(Writer *writer, PyObject *value);
+/* Bytes that `value` takes, -1 when it has to be pickled. */
+Py_ssize_t codec_measure(PyObject *value, Met *met);
+/* memcpy, with `release` without the GIL when long. */
+void codec_copy(void *to, const void *from, size_t size, bool release);
+
+typedef struct Reader {
+    Core *core;
+    const uint8_t *next;
+    const uint8_t *end;
+} Reader;
+
+/* The next value; NULL with an exception. Never reads past `end`, whatever the bytes are. */
+PyObject *codec_read(Reader *reader);
+/* The next `size` bytes, or NULL with an exception. */
+const uint8_t *codec_take(Reader *reader, size_t size);
+int codec_read_byte(Reader *reader); /* -1 with an exception */
+int codec_read_size(Reader *reader, size_t *size); /* 8 bytes */
+
+/* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
+ * __main__, which may differ between the processes. */
+PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value);
+PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size);
+
+/* ---- Future (future.c, job.c, watch.c, outcome.c) -------------------------------------------- */
+
+/* WAITING and COLLECTING are the states with a job. */
+enum {
+    FUTURE_WAITING,    /* nobody has looked at the job's end */
+    FUTURE_COLLECTING, /* one thread decodes the result; others wait for it */
+    FUTURE_SET_RESULT, /* between `_result = x` and `_state = FINISHED` of set_result() */
+    FUTURE_SET_EXCEPTION,
+    FUTURE_CANCELLED,
+    FUTURE_CANCELLED_AND_NOTIFIED,
+    FUTURE_RESULT,
+    FUTURE_EXCEPTION,
+};
+
+/* There may be a million of these, so no field is for the rare case only.
+ *
+ * `content` and `watch` are declared as slots of the type. So the functions that Python gives to
+ * every class visit, clear and free them along with the instance dict that comes from
+ * concurrent.futures.Future; there is no public way for a C type to do the latter in 3.11.
+ *
+ * As long as a future refers to no Python object, the collector of garbage need not know it: a
+ * million waiting ones would be looked at again and again. See future_track(). */
+typedef struct Future {
+    PyObject_HEAD
+#if PY_VERSION_HEX < 0x030C0000
+    PyObject *weak_references; /* of concurrent.futures.Future; later versions keep it elsewhere */
+#endif
+    PyObject *content; /* the result or exception; with a job, the function if it has no number */
+    PyObject *watch;   /* Watch, or NULL */
+    Handle *handle;    /* not NULL as long as there is a job */
+    uint32_t index;
+    uint32_t generation;
+    uint32_t function; /* the number of the function that runs, 0: see content */
+    uint8_t state;
+} Future;
+
+typedef struct Watch {
+    PyObject_HEAD
+    PyObject *condition; /* each NULL until somebody asks */
+    PyObject *waiters;
+    PyObject *callbacks;
+} Watch;
+
+extern PyType_Spec future_spec;
+extern PyType_Spec watch_spec;
+extern PyGetSetDef future_attributes[];
+
+/* Creates the type, which derives from `base`, concurrent.futures.Future. */
+PyTypeObject *future_make_type(PyObject *module, PyObject *base);
+
+static inline bool future_ended(const Future *future)
+{
+    return future->state >= FUTURE_CANCELLED;
+}
+
+/* To be called before anything can make the future part of a reference cycle. */
+static inline void future_track(Future *future)
+{
+    if (!PyObject_GC_IsTracked((PyObject *)future))
+        PyObject_GC_Track((PyObject *)future);
+}
+
+static inline struct pool_future future_job(const Future *future)
+{
+    return (struct pool_future){future->handle->pool, future->index, future->generation};
+}
+
+/* A future that has an exception and never had a job. Steals `exception`. */
+PyObject *future_failed(Core *core, PyObject *exception);
+/* Has the job ended? 1, 0, or -1 with an exception. For a future in state WAITING. */
+int future_job_ended(Future *future);
+/* How long to sleep now, where `deadline` (ns of CLOCK_MONOTONIC, or POOL_FOREVER) ends the wait. */
+int64_t sleep_until(int64_t deadline, bool main_thread);
+/* Sleeps until the job has ended, or less: 0 look again, 1 it is past `deadline`, -1 exception. */
+int future_wait(Future *future, int64_t deadline);
+/* For one in state WAITING whose job has ended: makes it final and tells who watches. -1 with an
+ * exception when a signal handler raised meanwhile; then an unwatched future is as before. */
+int future_collect(Future *future);
+/* Makes the future final: drops the job, stores, tells who watches. Steals `content`. When the
+ * future has a condition, takes it. */
+void future_publish(Future *future, int state, PyObject *content);
+/* For one in state WAITING: 1 cancelled and told, 0 it runs or has ended, -1 exception. */
+int future_cancel_waiting(Future *future);
+/* Gives the job back. */
+void future_drop_job(Future *future);
+/* Takes the future out of Handle.watched. */
+void future_unwatch(Future *future);
+/* The function that the future's job runs, to name it. Owned; NULL when it is not known. */
+PyObject *future_function(Future *future);
+/* The final state of an ended job, and, as *content, its result or exception. -1: an exception was
+ * raised that is not the job's. */
+int outcome_take(Future *future, PyObject **content);
+
+/* The future's watch, made if there is none. Borrowed. The future's job is then announced to the
+ * collector, or has ended. NULL with an exception. */
+Watch *watch_of(Future *future);
+/* For a final future: calls what is in `callbacks`. 0, or -1 when one raised a BaseException. */
+int watch_run_callbacks(Future *future);
+/* Calls one; logs an Exception as concurrent.futures does. */
+int watch_run_callback(Future *future, PyObject *callback);
+/* Takes the future's condition: *condition, owned, or NULL when it has none. -1 with an exception. */
+int watch_lock(Future *future, PyObject **condition);
+/* With the condition taken: tells those who wait what the state is now. */
+void watch_announce(Future *future);
+/* Lets go of it; NULL is fine. Steals. */
+void watch_unlock(Core *core, PyObject *condition);
+
+/* ---- The worker's side (call.c) --------------------------------------------------------------- */
+
+int call_run(void *context, struct pool_job *job);
+
+/* ---- Errors (errors.c) ------------------------------------------------------------------------ */
+
+/* Sets the exception for a negative errno of a call on the pool. */
+void errors_set(Core *core, int error);
+/* The same for a submission of `size` bytes. */
+void errors_set_submit(Workers *workers, int error, size_t size);
+/* The exception that is set now, taken off. Owned. */
+PyObject *errors_take(void);
+/* ... and put back. Steals. */
+void errors_restore(PyObject *exception);
+/* repr(object) cut to a length fit for a message. Owned, never NULL but when memory is out. */
+PyObject *errors_repr(PyObject *object);
+/* Adds a note to the exception that is set now. */
+void errors_note(const char *format, ...);
+/* A timeout given by the user, in ns from now: None is POOL_FOREVER, negative is 0. -1 on error. */
+int64_t errors_timeout(PyObject *timeout);
+int64_t monotonic_now(void);
+
+#endif

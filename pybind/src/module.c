@@ -1,0 +1,229 @@
+/* The module libpool._core and its state. */
+#include "core.h"
+
+Core *core_of(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &core_module);
+    return module ? PyModule_GetState(module) : NULL;
+}
+
+static PyObject *import_from(const char *module, const char *name)
+{
+    PyObject *imported = PyImport_ImportModule(module);
+    PyObject *attribute = imported ? PyObject_GetAttrString(imported, name) : NULL;
+    Py_XDECREF(imported);
+    return attribute;
+}
+
+PyObject *core_late(PyObject **slot, const char *module, const char *name)
+{
+    if (!*slot) {
+        PyObject *found = import_from(module, name);
+        Py_XSETREF(*slot, found);
+    }
+    return *slot;
+}
+
+static int import_all(Core *core)
+{
+    const struct {
+        PyObject **slot;
+        const char *module;
+        const char *name;
+    } wanted[] = {
+        {&core->cancelled_error, "concurrent.futures", "CancelledError"},
+        {&core->logger, "concurrent.futures._base", "LOGGER"},
+        {&core->state_pending, "concurrent.futures._base", "PENDING"},
+        {&core->state_running, "concurrent.futures._base", "RUNNING"},
+        {&core->state_cancelled, "concurrent.futures._base", "CANCELLED"},
+        {&core->state_cancelled_and_notified, "concurrent.futures._base", "CANCELLED_AND_NOTIFIED"},
+        {&core->state_finished, "concurrent.futures._base", "FINISHED"},
+        {&core->condition, "threading", "Condition"},
+        {&core->thread, "threading", "Thread"},
+        {&core->main_thread, "threading", "main_thread"},
+        {&core->dumps, "pickle", "dumps"},
+        {&core->loads, "pickle", "loads"},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        if (!(*wanted[i].slot = import_from(wanted[i].module, wanted[i].name)))
+            return -1;
+    return 0;
+}
+
+static int make_names(Core *core)
+{
+    const struct {
+        PyObject **slot;
+        const char *text;
+    } wanted[] = {
+        {&core->name_timeout, "timeout"},       {&core->name_acquire, "acquire"},
+        {&core->name_release, "release"},       {&core->name_notify_all, "notify_all"},
+        {&core->name_describe, "describe"},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        if (!(*wanted[i].slot = PyUnicode_InternFromString(wanted[i].text)))
+            return -1;
+    core->pickle_protocol = PyLong_FromLong(5);
+    return core->pickle_protocol ? 0 : -1;
+}
+
+static PyTypeObject *make_type(PyObject *module, PyType_Spec *spec)
+{
+    return (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+}
+
+static int make_types(PyObject *module, Core *core)
+{
+    PyObject *base = import_from("concurrent.futures", "Future");
+    if (!base)
+        return -1;
+    core->base_result = PyObject_GetAttrString(base, "result");
+    core->base_exception = PyObject_GetAttrString(base, "exception");
+    core->future_type = future_make_type(module, base);
+    Py_DECREF(base);
+    core->handle_type = make_type(module, &handle_spec);
+    core->watch_type = make_type(module, &watch_spec);
+    core->sent_function_type = make_type(module, &sent_function_spec);
+    core->workers_type = make_type(module, &workers_spec);
+    if (!core->base_result || !core->base_exception || !core->future_type || !core->handle_type ||
+        !core->watch_type || !core->sent_function_type || !core->workers_type)
+        return -1;
+    if (PyModule_AddType(module, core->future_type) < 0)
+        return -1;
+    return PyModule_AddType(module, core->workers_type);
+}
+
+static int core_exec(PyObject *module)
+{
+    Core *core = PyModule_GetState(module);
+    if (import_all(core) < 0 || make_names(core) < 0 || make_types(module, core) < 0)
+        return -1;
+    return PyModule_AddStringConstant(module, "version", pool_version());
+}
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    Core *core = PyModule_GetState(module);
+    Py_VISIT(core->workers_type);
+    Py_VISIT(core->handle_type);
+    Py_VISIT(core->future_type);
+    Py_VISIT(core->watch_type);
+    Py_VISIT(core->sent_function_type);
+    Py_VISIT(core->base_result);
+    Py_VISIT(core->base_exception);
+    Py_VISIT(core->cancelled_error);
+    Py_VISIT(core->logger);
+    Py_VISIT(core->condition);
+    Py_VISIT(core->thread);
+    Py_VISIT(core->main_thread);
+    Py_VISIT(core->dumps);
+    Py_VISIT(core->loads);
+    Py_VISIT(core->rich_dumps);
+    Py_VISIT(core->dumps_exception);
+    Py_VISIT(core->loads_exception);
+    Py_VISIT(core->broken_pool);
+    Py_VISIT(core->worker_died);
+    Py_VISIT(core->current);
+    return 0;
+}
+
+static int core_clear(PyObject *module)
+{
+    Core *core = PyModule_GetState(module);
+    Py_CLEAR(core->workers_type);
+    Py_CLEAR(core->handle_type);
+    Py_CLEAR(core->future_type);
+    Py_CLEAR(core->watch_type);
+    Py_CLEAR(core->sent_function_type);
+    Py_CLEAR(core->base_result);
+    Py_CLEAR(core->base_exception);
+    Py_CLEAR(core->cancelled_error);
+    Py_CLEAR(core->logger);
+    Py_CLEAR(core->state_pending);
+    Py_CLEAR(core->state_running);
+    Py_CLEAR(core->state_cancelled);
+    Py_CLEAR(core->state_cancelled_and_notified);
+    Py_CLEAR(core->state_finished);
+    Py_CLEAR(core->condition);
+    Py_CLEAR(core->thread);
+    Py_CLEAR(core->main_thread);
+    Py_CLEAR(core->dumps);
+    Py_CLEAR(core->loads);
+    Py_CLEAR(core->rich_dumps);
+    Py_CLEAR(core->dumps_exception);
+    Py_CLEAR(core->loads_exception);
+    Py_CLEAR(core->broken_pool);
+    Py_CLEAR(core->worker_died);
+    Py_CLEAR(core->name_timeout);
+    Py_CLEAR(core->name_acquire);
+    Py_CLEAR(core->name_release);
+    Py_CLEAR(core->name_notify_all);
+    Py_CLEAR(core->name_describe);
+    Py_CLEAR(core->pickle_protocol);
+    Py_CLEAR(core->current);
+    return 0;
+}
+
+static void core_free(void *module)
+{
+    core_clear(module);
+}
+
+PyDoc_STRVAR(current_doc, "current($module, /)\n--\n\n"
+"In a job, return the Workers whose worker runs it; elsewhere None.\n");
+
+static PyObject *core_current(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    Core *core = PyModule_GetState(module);
+    bool here = core->current && !handle_inherited(core->current->handle);
+    return Py_NewRef(here ? (PyObject *)core->current : Py_None);
+}
+
+PyDoc_STRVAR(worker_index_doc, "worker_index($module, /)\n--\n\n"
+"Return the number of this worker, 0 and up, or -1 in a process that is none.\n");
+
+static PyObject *core_worker_index(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromLong(pool_worker_index());
+}
+
+PyDoc_STRVAR(cpu_count_doc, "cpu_count($module, /)\n--\n\n"
+"Return how many cores this process may use: its affinity, capped by its cgroup's quota.\n");
+
+static PyObject *core_cpu_count(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unused))
+{
+    return PyLong_FromLong(pool_cpu_count());
+}
+
+static PyMethodDef core_methods[] = {
+    {"current", core_current, METH_NOARGS, current_doc},
+    {"worker_index", core_worker_index, METH_NOARGS, worker_index_doc},
+    {"cpu_count", core_cpu_count, METH_NOARGS, cpu_count_doc},
+    {NULL},
+};
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, SLOT(core_exec)},
+    {0, NULL},
+};
+
+PyDoc_STRVAR(core_doc, "The C part of libpool: worker processes, and futures of what they run.");
+
+PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "libpool._core",
+    .m_doc = core_doc,
+    .m_size = sizeof(Core),
+    .m_methods = core_methods,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void); /* declared, as Python asks for it by name only */
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&core_module);
+}

@@ -1,0 +1,60 @@
+/* What needs pickle. The plain C pickler does it where it can; libpool._pickling does the rest. */
+#include "core.h"
+
+/* Below this, a copy is cheaper than a memoryview. */
+#define COPY_TO_BYTES 1024
+
+static const char main_module[] = "__main__";
+
+/* Does the pickle name __main__? Then the worker's own __main__ may have something else under that
+ * name. A false alarm, from a string with these letters, costs time only. */
+static bool refers_to_main(PyObject *pickled)
+{
+    const char *data = PyBytes_AS_STRING(pickled);
+    size_t size = (size_t)PyBytes_GET_SIZE(pickled);
+    const void *found;
+    if (size <= COPY_WITHOUT_GIL)
+        return memmem(data, size, main_module, sizeof main_module - 1) != NULL;
+    Py_BEGIN_ALLOW_THREADS
+    found = memmem(data, size, main_module, sizeof main_module - 1);
+    Py_END_ALLOW_THREADS
+    return found != NULL;
+}
+
+static PyObject *check_bytes(PyObject *pickled)
+{
+    if (pickled && !PyBytes_CheckExact(pickled)) {
+        PyErr_Format(PyExc_TypeError, "pickling made %.100s instead of bytes",
+                     Py_TYPE(pickled)->tp_name);
+        Py_CLEAR(pickled);
+    }
+    return pickled;
+}
+
+PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value)
+{
+    PyObject *args[] = {object, core->pickle_protocol};
+    PyObject *pickled = PyObject_Vectorcall(core->dumps, args, 2, NULL);
+    if (pickled ? !(by_value && refers_to_main(pickled)) : !PyErr_ExceptionMatches(PyExc_Exception))
+        return check_bytes(pickled);
+    /* What plain pickle said about it is of interest only if the other fails too, and then that
+     * one says it again. */
+    PyErr_Clear();
+    Py_XDECREF(pickled);
+    PyObject *dumps = core_late(&core->rich_dumps, "libpool._pickling", "dumps");
+    return dumps ? check_bytes(PyObject_CallOneArg(dumps, object)) : NULL;
+}
+
+PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size)
+{
+    /* Unpickled where they lie, unless they are short: pickle keeps no view of what it read. */
+    PyObject *pickled =
+        size <= COPY_TO_BYTES
+            ? PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size)
+            : PyMemoryView_FromMemory((char *)data, (Py_ssize_t)size, PyBUF_READ);
+    if (!pickled)
+        return NULL;
+    PyObject *object = PyObject_CallOneArg(core->loads, pickled);
+    Py_DECREF(pickled);
+    return object;
+}

@@ -1,0 +1,440 @@
+/* Workers: the pool as Python sees it. libpool.Pool and libpool.Executor derive from it. */
+#include "core.h"
+
+static PyObject *workers_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+                             PyObject *Py_UNUSED(kwargs))
+{
+    Core *core = core_of(type);
+    Workers *workers = core ? (Workers *)type->tp_alloc(type, 0) : NULL;
+    if (!workers)
+        return NULL;
+    workers->core = core;
+    if (functions_init(&workers->functions) < 0)
+        Py_CLEAR(workers);
+    return (PyObject *)workers;
+}
+
+static int workers_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Workers *workers = (Workers *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(workers->start);
+    Py_VISIT(workers->stop);
+    Py_VISIT(workers->registry);
+    Py_VISIT(workers->callables);
+    return functions_traverse(&workers->functions, visit, arg);
+}
+
+static int workers_clear(PyObject *self)
+{
+    Workers *workers = (Workers *)self;
+    Py_CLEAR(workers->start);
+    Py_CLEAR(workers->stop);
+    Py_CLEAR(workers->registry);
+    workers->last_callable = NULL;
+    Py_CLEAR(workers->callables);
+    functions_clear(&workers->functions);
+    return 0;
+}
+
+/* What becomes of a pool that nobody closed is for the class to say, in `_abandon`. */
+static void workers_finalize(PyObject *self)
+{
+    Workers *workers = (Workers *)self;
+    if (!workers->handle || handle_inherited(workers->handle) || workers->handle->in_worker)
+        return;
+    PyObject *pending = errors_take();
+    PyObject *abandon = PyObject_GetAttrString(self, "_abandon");
+    PyObject *done = abandon ? PyObject_CallNoArgs(abandon) : NULL;
+    if (!abandon && PyErr_ExceptionMatches(PyExc_AttributeError))
+        PyErr_Clear();
+    else if (!done)
+        PyErr_WriteUnraisable(abandon);
+    Py_XDECREF(done);
+    Py_XDECREF(abandon);
+    if (pending)
+        errors_restore(pending);
+}
+
+static void workers_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Workers *workers = (Workers *)self;
+    if (PyObject_CallFinalizerFromDealloc(self) < 0)
+        return;
+    PyObject_GC_UnTrack(self);
+    workers_clear(self);
+    if (workers->handle) {
+        /* Nobody can submit any more: the collector may end, and lets go of the pool. */
+        workers->handle->closed = true;
+        workers->handle->workers = NULL;
+        handle_wake(workers->handle);
+    }
+    Py_CLEAR(workers->handle);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- Start and end ------------------------------------------------------------------------------- */
+
+static int set_memory_limit(struct pool_config *config, PyObject *limit)
+{
+    if (!limit || limit == Py_None)
+        return 0;
+    config->memory_limit = PyLong_AsUnsignedLongLong(limit);
+    if (config->memory_limit != (unsigned long long)-1 || !PyErr_Occurred())
+        return 0;
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "memory_limit must be a number of bytes, not %R", limit);
+    }
+    return -1;
+}
+
+static void set_start_error(int error, Py_ssize_t count)
+{
+    if (error == -EINVAL) {
+        PyErr_Format(PyExc_ValueError,
+                     "a pool has 1 to %d workers, not %zd, and a memory limit of at least 1 MiB",
+                     POOL_MAX_WORKERS, count);
+    } else if (error == -ENOMEM) {
+        PyErr_SetString(PyExc_MemoryError, "the system has no memory left for a pool");
+    } else {
+        errno = -error;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+}
+
+static bool note_main_thread(Handle *handle)
+{
+    PyObject *thread = PyObject_CallNoArgs(handle->core->main_thread);
+    PyObject *number = thread ? PyObject_GetAttrString(thread, "ident") : NULL;
+    handle->main_thread = number ? PyLong_AsUnsignedLong(number) : 0;
+    Py_XDECREF(number);
+    Py_XDECREF(thread);
+    return !PyErr_Occurred();
+}
+
+PyDoc_STRVAR(start_doc,
+"_start($self, /, workers, *, memory_limit=0, start=None, stop=None, registry)\n--\n\n"
+"Make the pool. Once only.\n\n"
+"Parameters\n----------\n"
+"workers : int\n"
+"    How many, 1 to 1024.\n"
+"memory_limit : int\n"
+"    Bytes of shared memory; 0 is what the machine or container has.\n"
+"start : callable or None\n"
+"    Called with the worker's number in each new worker. Where it raises, the traceback is printed\n"
+"    and the worker exits with status 1.\n"
+"stop : callable or None\n"
+"    Called in a worker that ends in an orderly way.\n"
+"registry : object\n"
+"    Its describe(fn) returns (bytes, guards): the pickled function, and the tuple of what must\n"
+"    stay the same for these bytes to be used again, or None if they may not be.\n\n"
+"Raises\n------\n"
+"ValueError\n"
+"    workers or memory_limit is out of range.\n"
+"OSError, MemoryError\n"
+"    The system has no more processes, descriptors or memory.\n");
+
+static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {(char *)"workers", (char *)"memory_limit", (char *)"start", (char *)"stop", (char *)"registry", NULL};
+    Workers *workers = (Workers *)self;
+    Py_ssize_t count;
+    PyObject *limit = NULL, *start = NULL, *stop = NULL, *registry = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOO:_start", names, &count, &limit, &start,
+                                     &stop, &registry))
+        return NULL;
+    if (workers->handle) {
+        PyErr_SetString(PyExc_RuntimeError, "the pool has been started already");
+        return NULL;
+    }
+    if (!registry) {
+        PyErr_SetString(PyExc_TypeError, "_start() needs a registry");
+        return NULL;
+    }
+    struct pool_config config;
+    pool_config_init(&config);
+    if (set_memory_limit(&config, limit) < 0)
+        return NULL;
+    config.workers = count < 1 || count > POOL_MAX_WORKERS ? -1 : (int)count;
+    struct pool_host host = host_hooks;
+    host.context = workers;
+    config.host = &host;
+    Py_XSETREF(workers->start, start && start != Py_None ? Py_NewRef(start) : NULL);
+    Py_XSETREF(workers->stop, stop && stop != Py_None ? Py_NewRef(stop) : NULL);
+    Py_XSETREF(workers->registry, Py_NewRef(registry));
+    workers->count = config.workers;
+    workers->handle = handle_new(workers->core);
+    if (!workers->handle)
+        return NULL;
+    workers->handle->workers = workers;
+    if (!note_main_thread(workers->handle)) {
+        Py_CLEAR(workers->handle);
+        return NULL;
+    }
+    /* With the GIL held: the fork hook needs it. */
+    int error = pool_create(&workers->handle->pool, &config);
+    if (error < 0) {
+        Py_CLEAR(workers->handle);
+        set_start_error(error, count);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* The pool, or NULL with an exception when there is none yet. */
+static struct pool *pool_of(PyObject *self)
+{
+    Workers *workers = (Workers *)self;
+    if (workers->handle)
+        return workers->handle->pool;
+    PyErr_SetString(PyExc_RuntimeError, "the pool has not been started");
+    return NULL;
+}
+
+static PyObject *none_or_error(PyObject *self, int error)
+{
+    if (error == 0)
+        Py_RETURN_NONE;
+    errors_set(((Workers *)self)->core, error);
+    return NULL;
+}
+
+PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
+"Take no more calls. Those that were submitted run, then the workers end.\n");
+
+static PyObject *workers_close(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pool *pool = pool_of(self);
+    if (!pool)
+        return NULL;
+    int error = pool_close(pool);
+    if (error == 0) {
+        ((Workers *)self)->handle->closed = true;
+        handle_wake(((Workers *)self)->handle);
+    }
+    return none_or_error(self, error);
+}
+
+PyDoc_STRVAR(terminate_doc, "terminate($self, /)\n--\n\n"
+"End the pool now. Calls that wait or run are cancelled; all its processes are gone on return.\n");
+
+static PyObject *workers_terminate(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pool *pool = pool_of(self);
+    if (!pool)
+        return NULL;
+    int error;
+    Py_BEGIN_ALLOW_THREADS
+    error = pool_terminate(pool);
+    Py_END_ALLOW_THREADS
+    Handle *handle = ((Workers *)self)->handle;
+    if (error == 0) {
+        handle->closed = handle->sweep = true;
+        handle_wake(handle);
+    }
+    return none_or_error(self, error);
+}
+
+/* 0, -ETIMEDOUT or another negative errno; 1 with an exception. */
+static int join_pool(struct pool *pool, int64_t deadline)
+{
+    for (;;) {
+        int64_t timeout = sleep_until(deadline, true);
+        int error;
+        Py_BEGIN_ALLOW_THREADS
+        error = pool_join(pool, timeout);
+        Py_END_ALLOW_THREADS
+        if (error != -EINTR && error != -ETIMEDOUT)
+            return error;
+        if (PyErr_CheckSignals() < 0)
+            return 1;
+        if (error == -ETIMEDOUT && deadline != POOL_FOREVER && monotonic_now() >= deadline)
+            return error;
+    }
+}
+
+PyDoc_STRVAR(join_doc, "join($self, /, timeout=None)\n--\n\n"
+"After close() or terminate(): wait until all calls have ended and all processes are gone.\n\n"
+"Also waits until the futures' callbacks have run.\n\n"
+"Parameters\n----------\n"
+"timeout : float or None\n"
+"    Seconds; None waits for ever.\n\n"
+"Returns\n-------\n"
+"bool\n"
+"    False if the time ran out.\n\n"
+"Raises\n------\n"
+"ValueError\n"
+"    The pool was not closed.\n");
+
+static PyObject *workers_join(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {(char *)"timeout", NULL};
+    PyObject *timeout = NULL;
+    struct pool *pool = pool_of(self);
+    if (!pool || !PyArg_ParseTupleAndKeywords(args, kwargs, "|O:join", names, &timeout))
+        return NULL;
+    int64_t deadline = errors_timeout(timeout);
+    if (deadline < 0)
+        return NULL;
+    if (deadline != POOL_FOREVER)
+        deadline += monotonic_now();
+    int error = join_pool(pool, deadline);
+    if (error == -ETIMEDOUT)
+        Py_RETURN_FALSE;
+    if (error == -EBUSY)
+        PyErr_SetString(PyExc_ValueError, "Pool is still running");
+    else if (error < 0)
+        errors_set(((Workers *)self)->core, error);
+    if (error != 0)
+        return NULL;
+    double left = -1;
+    if (deadline != POOL_FOREVER)
+        left = (double)(deadline - monotonic_now()) / 1e9;
+    if (deadline != POOL_FOREVER && left < 0)
+        left = 0;
+    int late = collector_join(((Workers *)self)->handle, left);
+    return late < 0 ? NULL : PyBool_FromLong(!late);
+}
+
+PyDoc_STRVAR(cancel_waiting_doc, "cancel_waiting($self, /)\n--\n\n"
+"Cancel all calls that no worker has begun.\n\n"
+"Returns\n-------\n"
+"int\n"
+"    How many it cancelled.\n");
+
+static PyObject *workers_cancel_waiting(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pool *pool = pool_of(self);
+    if (!pool)
+        return NULL;
+    int64_t count;
+    Py_BEGIN_ALLOW_THREADS
+    count = pool_cancel_waiting(pool);
+    Py_END_ALLOW_THREADS
+    if (count < 0) {
+        errors_set(((Workers *)self)->core, (int)count);
+        return NULL;
+    }
+    ((Workers *)self)->handle->sweep = true;
+    handle_wake(((Workers *)self)->handle);
+    return PyLong_FromLongLong(count);
+}
+
+/* ---- Insight ---------------------------------------------------------------------------------------- */
+
+static int get_stats(PyObject *self, struct pool_stats *stats)
+{
+    struct pool *pool = pool_of(self);
+    if (!pool)
+        return -1;
+    *stats = (struct pool_stats){.size = sizeof *stats};
+    int error = pool_get_stats(pool, stats);
+    if (error < 0)
+        errors_set(((Workers *)self)->core, error);
+    return error < 0 ? -1 : 0;
+}
+
+PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
+"Return a dict: workers (as configured), alive, supervisor (pid, 0 when it has ended),\n"
+"jobs_started, workers_started, memory and memory_limit (bytes).\n");
+
+static PyObject *workers_stats(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pool_stats stats;
+    if (get_stats(self, &stats) < 0)
+        return NULL;
+    return Py_BuildValue("{s:i,s:i,s:l,s:K,s:K,s:K,s:K}", "workers", stats.workers, "alive",
+                         stats.alive, "supervisor", (long)stats.supervisor, "jobs_started",
+                         (unsigned long long)stats.jobs_started, "workers_started",
+                         (unsigned long long)stats.workers_started, "memory",
+                         (unsigned long long)stats.memory, "memory_limit",
+                         (unsigned long long)stats.memory_limit);
+}
+
+PyDoc_STRVAR(worker_pids_doc, "worker_pids($self, /)\n--\n\n"
+"Return the process ids of the workers that there are now.\n");
+
+static PyObject *workers_worker_pids(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pool *pool = pool_of(self);
+    PyObject *pids = pool ? PyList_New(0) : NULL;
+    for (int i = 0; pids && i < ((Workers *)self)->count; i++) {
+        pid_t pid = pool_worker_pid(pool, i);
+        if (pid <= 0)
+            continue;
+        PyObject *number = PyLong_FromLong(pid);
+        if (!number || PyList_Append(pids, number) < 0)
+            Py_CLEAR(pids);
+        Py_XDECREF(number);
+    }
+    return pids;
+}
+
+PyDoc_STRVAR(check_doc, "check($self, /)\n--\n\n"
+"Return 0 while the pool takes calls, else a negative errno: -ESHUTDOWN closed, -EOWNERDEAD broken,\n"
+"-EXDEV made in another process.\n");
+
+static PyObject *workers_check(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    struct pool *pool = pool_of(self);
+    return pool ? PyLong_FromLong(pool_check(pool)) : NULL;
+}
+
+static PyObject *get_supervisor_pid(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct pool_stats stats;
+    return get_stats(self, &stats) < 0 ? NULL : PyLong_FromLong((long)stats.supervisor);
+}
+
+static PyObject *get_workers(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(((Workers *)self)->count);
+}
+
+static PyGetSetDef workers_properties[] = {
+    {"supervisor_pid", get_supervisor_pid, NULL, "The supervisor's process id, 0 when it has ended.",
+     NULL},
+    {"workers", get_workers, NULL, "The number of workers, as configured.", NULL},
+    {NULL},
+};
+
+static PyMethodDef workers_methods[] = {
+    {"submit", (PyCFunction)(void (*)(void))workers_submit, METH_FASTCALL | METH_KEYWORDS,
+     workers_submit_doc},
+    {"submit_chunk", (PyCFunction)(void (*)(void))workers_submit_chunk, METH_FASTCALL,
+     workers_submit_chunk_doc},
+    {"_start", (PyCFunction)(void (*)(void))workers_start, METH_VARARGS | METH_KEYWORDS, start_doc},
+    {"close", workers_close, METH_NOARGS, close_doc},
+    {"terminate", workers_terminate, METH_NOARGS, terminate_doc},
+    {"join", (PyCFunction)(void (*)(void))workers_join, METH_VARARGS | METH_KEYWORDS, join_doc},
+    {"cancel_waiting", workers_cancel_waiting, METH_NOARGS, cancel_waiting_doc},
+    {"stats", workers_stats, METH_NOARGS, stats_doc},
+    {"worker_pids", workers_worker_pids, METH_NOARGS, worker_pids_doc},
+    {"check", workers_check, METH_NOARGS, check_doc},
+    {NULL},
+};
+
+PyDoc_STRVAR(workers_doc, "Workers()\n--\n\n"
+"Worker processes that call Python functions. The base of libpool.Pool and libpool.Executor.\n");
+
+static PyType_Slot workers_slots[] = {
+    {Py_tp_doc, (void *)workers_doc},
+    {Py_tp_new, SLOT(workers_new)},
+    {Py_tp_traverse, SLOT(workers_traverse)},
+    {Py_tp_clear, SLOT(workers_clear)},
+    {Py_tp_finalize, SLOT(workers_finalize)},
+    {Py_tp_dealloc, SLOT(workers_dealloc)},
+    {Py_tp_methods, workers_methods},
+    {Py_tp_getset, workers_properties},
+    {0, NULL},
+};
+
+PyType_Spec workers_spec = {
+    .name = "libpool._core.Workers",
+    .basicsize = sizeof(Workers),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = workers_slots,
+};
