@@ -1,5 +1,5 @@
 /* What every pool that takes part in the comparison provides. To add one: write
- * contender_NAME.c, list it in pool_bench.c and in CMakeLists.txt (with what it links). */
+ * contender_NAME.c, list it in pool_bench.c, and in CMakeLists.txt if it links anything. */
 #ifndef CONTENDER_H
 #define CONTENDER_H
 

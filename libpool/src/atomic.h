@@ -2,7 +2,8 @@
  *
  * Every access to an atomic in the segment goes through these macros, so that a test can compile
  * the very same layers with POOL_EXPLORE and have a scheduler decide who takes the next step, or
- * dies before it. In any other build they are the C11 operations and cost nothing.
+ * dies before it; and with POOL_CRASH have a real process die before a given one (crash.c). In any
+ * other build they are the C11 operations and cost nothing.
  */
 #ifndef POOL_ATOMIC_H
 #define POOL_ATOMIC_H
@@ -17,9 +18,12 @@
 #define ACQ_REL memory_order_acq_rel
 #define SEQ_CST memory_order_seq_cst
 
-#ifdef POOL_EXPLORE
-void explore_step(const volatile void *address);
-#define ATOMIC_STEP(address) explore_step(address)
+#if defined(POOL_EXPLORE)
+void explore_step(const volatile void *address, const char *file, int line);
+#define ATOMIC_STEP(address) explore_step(address, __FILE__, __LINE__)
+#elif defined(POOL_CRASH)
+void crash_point(const char *file, int line);
+#define ATOMIC_STEP(address) crash_point(__FILE__, __LINE__)
 #else
 #define ATOMIC_STEP(address) ((void)0)
 #endif

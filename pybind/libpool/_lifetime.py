@@ -30,6 +30,9 @@ _MIN_MEMORY = 1 << 20
 class Base(_core.Workers):
     """What `Pool` and `Executor` have in common."""
 
+    _all_ended = False
+    """The interpreter ends, and has waited for all pools."""
+
     def _launch(
         self,
         workers: int,
@@ -84,7 +87,8 @@ class Base(_core.Workers):
 
     def _abandon(self) -> None:
         """Called when nobody has the pool any more: what was submitted runs."""
-        if self._usable():
+        # At the interpreter's very end there is not even a module to look things up in.
+        if not self._all_ended and self._usable():
             self.close()
             if not _core.Workers.join(self, 0):
                 self._linger()
@@ -110,6 +114,7 @@ def _at_exit() -> None:
     for workers in {*_running, *_lingering}:
         if workers._usable():
             workers._at_exit()
+    Base._all_ended = True
 
 
 atexit.register(_at_exit)

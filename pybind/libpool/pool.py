@@ -201,7 +201,7 @@ class Pool(Base):
         return f"<libpool.Pool state={name} pool_size={self.workers}>"
 
     def _abandon(self) -> None:
-        if self.check() == 0:
+        if not self._all_ended and self.check() == 0:
             warnings.warn(f"unclosed running pool {self!r}", ResourceWarning, source=self)  # noqa: B028
         super()._abandon()
 

@@ -170,7 +170,7 @@ static PyObject *call(Core *core, PyObject *function, int form, Reader *reader)
     }
 }
 
-/* ---- What came of it ----------------------------------------------------------------------------- */
+/* ---- What came of it ------------------------------------------------------------------------- */
 
 /* One tag, then bytes. 0, or -ENOMEM. */
 static int return_bytes(struct pool_job *job, int tag, const char *data, Py_ssize_t size)
@@ -209,8 +209,8 @@ static int return_exception(Core *core, struct pool_job *job)
     PyObject *pickled = dumps ? PyObject_CallOneArg(dumps, exception) : NULL;
     int status;
     if (pickled && PyBytes_CheckExact(pickled)) {
-        status = return_bytes(job, TAG_EXCEPTION, PyBytes_AS_STRING(pickled),
-                              PyBytes_GET_SIZE(pickled));
+        status =
+            return_bytes(job, TAG_EXCEPTION, PyBytes_AS_STRING(pickled), PyBytes_GET_SIZE(pickled));
     } else {
         PyErr_Clear();
         status = return_failure(job, exception);
@@ -241,8 +241,8 @@ static int return_measured(Core *core, struct pool_job *job, PyObject *value, Py
     uint8_t *out = pool_job_reserve(job, (size_t)*size);
     if (!out)
         return -ENOMEM;
-    Writer writer = codec_writer(out, (size_t)*size);
-    writer.release = met.count == 0;
+    Writer writer;
+    codec_begin(&writer, out, (size_t)*size, met.count == 0);
     return codec_write(&writer, value) == CODEC_DONE ? 0 : -EIO;
 }
 
@@ -250,7 +250,8 @@ static int return_measured(Core *core, struct pool_job *job, PyObject *value, Py
 static int return_value(Core *core, struct pool_job *job, PyObject *value)
 {
     uint8_t small[SMALL_PAYLOAD];
-    Writer writer = codec_writer(small, sizeof small);
+    Writer writer;
+    codec_begin(&writer, small, sizeof small, false);
     Py_ssize_t size;
     int error;
     switch (codec_write(&writer, value)) {
@@ -274,10 +275,8 @@ static void note_result(PyObject *function, PyObject *result)
 {
     if (PyErr_ExceptionMatches(PyExc_MemoryError))
         return;
-    PyObject *exception = errors_take();
     PyObject *what = errors_repr(result);
     PyObject *whose = errors_repr(function);
-    errors_restore(exception);
     if (what && whose)
         errors_note("the result of %U can't be pickled: %U", whose, what);
     Py_XDECREF(what);

@@ -23,9 +23,9 @@ int collector_start(Handle *handle)
     /* Set first: Thread.start() lets other threads run, and they must not start a second one. */
     handle->collecting = true;
     PyObject *arguments = PyTuple_New(0);
-    PyObject *keywords =
-        Py_BuildValue("{s:N,s:s,s:O}", "target", PyObject_GetAttrString((PyObject *)handle, "collect"),
-                      "name", "libpool-collector", "daemon", Py_True);
+    PyObject *keywords = Py_BuildValue("{s:N,s:s,s:O}", "target",
+                                       PyObject_GetAttrString((PyObject *)handle, "collect"),
+                                       "name", "libpool-collector", "daemon", Py_True);
     PyObject *thread =
         arguments && keywords ? PyObject_Call(handle->core->thread, arguments, keywords) : NULL;
     PyObject *started = thread ? PyObject_CallMethod(thread, "start", NULL) : NULL;

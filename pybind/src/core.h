@@ -45,7 +45,7 @@
 
 typedef struct Workers Workers;
 
-/* ---- The module's state --------------------------------------------------------------------- */
+/* ---- The module's state ---------------------------------------------------------------------- */
 
 typedef struct Core {
     PyTypeObject *workers_type;
@@ -65,10 +65,10 @@ typedef struct Core {
     PyObject *state_cancelled_and_notified;
     PyObject *state_finished;
 
-    PyObject *condition; /* threading.Condition */
-    PyObject *thread;    /* threading.Thread */
+    PyObject *condition;   /* threading.Condition */
+    PyObject *thread;      /* threading.Thread */
     PyObject *main_thread; /* threading.main_thread */
-    PyObject *dumps;     /* pickle.dumps and pickle.loads, the ones written in C */
+    PyObject *dumps;       /* pickle.dumps and pickle.loads, the ones written in C */
     PyObject *loads;
 
     /* Of libpool's own Python modules, which import this one: fetched at first use. */
@@ -106,16 +106,16 @@ typedef struct Handle {
     PyObject_HEAD
     Core *core;
     struct pool *pool;
-    pid_t owner;      /* the one process in which this pool is usable */
-    bool in_worker;   /* that process is a worker of this pool */
-    bool closed;      /* nothing more will be submitted: the collector may end */
-    bool sweep;       /* the collector is to look at every watched future */
-    int wake;         /* an eventfd that wakes the collector, -1 before there is one */
+    pid_t owner;               /* the one process in which this pool is usable */
+    bool in_worker;            /* that process is a worker of this pool */
+    bool closed;               /* nothing more will be submitted: the collector may end */
+    bool sweep;                /* the collector is to look at every watched future */
+    int wake;                  /* an eventfd that wakes the collector, -1 before there is one */
     unsigned long main_thread; /* where signal handlers run, and, in a worker, jobs */
-    PyObject *watched;   /* job index (int) -> Future */
-    PyObject *collector; /* threading.Thread, the last one that ran, or NULL */
-    bool collecting;     /* it runs */
-    Workers *workers;    /* borrowed, NULL when they are gone */
+    PyObject *watched;         /* job index (int) -> Future */
+    PyObject *collector;       /* threading.Thread, the last one that ran, or NULL */
+    bool collecting;           /* it runs */
+    Workers *workers;          /* borrowed, NULL when they are gone */
 } Handle;
 
 extern PyType_Spec handle_spec;
@@ -161,8 +161,8 @@ typedef struct SentFunction {
 #define MAX_STORED_BYTES (64u << 20)
 
 typedef struct FunctionCache {
-    PyObject *known;    /* function -> SentFunction */
-    SentFunction *last; /* the one that was asked for last */
+    PyObject *known;                        /* function -> SentFunction */
+    SentFunction *last;                     /* the one that was asked for last */
     SentFunction *recent[RECENT_FUNCTIONS]; /* used once so far */
     unsigned next_recent;
     uint32_t last_number;
@@ -200,7 +200,7 @@ struct Workers {
     /* In a worker only. */
     PyObject *callables; /* reference -> callable that was unpickled from that block */
     uint64_t last_target;
-    PyObject *last_callable;    /* borrowed from `callables` */
+    PyObject *last_callable;  /* borrowed from `callables` */
     PyThreadState *suspended; /* while the worker sleeps */
 };
 
@@ -238,8 +238,8 @@ enum {
     TAG_INT32,
     TAG_INT64,
     TAG_FLOAT,
-    TAG_STR8,    /* length in 1 byte, UTF-8 */
-    TAG_STR64,   /* length in 8 bytes */
+    TAG_STR8,  /* length in 1 byte, UTF-8 */
+    TAG_STR64, /* length in 8 bytes */
     TAG_BYTES8,
     TAG_BYTES64,
     TAG_TUPLE, /* count in 4 bytes, values */
@@ -271,14 +271,12 @@ typedef struct Writer {
 enum { CODEC_DONE, CODEC_FULL, CODEC_PICKLE };
 
 /* None of these runs Python code or raises. */
-static inline Writer codec_writer(uint8_t *memory, size_t size)
+static inline void codec_begin(Writer *writer, uint8_t *memory, size_t size, bool release)
 {
-    Writer writer;
-    writer.next = memory;
-    writer.end = memory + size;
-    writer.release = false;
-    writer.met.count = 0; /* the rest needs no value */
-    return writer;
+    writer->next = memory;
+    writer->end = memory + size;
+    writer->release = release;
+    writer->met.count = 0;
 }
 /* Writes a value, never past `end`. CODEC_FULL: no room. CODEC_PICKLE: it has to be pickled. */
 int codec_write(Writer *writer, PyObject *value);
@@ -297,7 +295,7 @@ typedef struct Reader {
 PyObject *codec_read(Reader *reader);
 /* The next `size` bytes, or NULL with an exception. */
 const uint8_t *codec_take(Reader *reader, size_t size);
-int codec_read_byte(Reader *reader); /* -1 with an exception */
+int codec_read_byte(Reader *reader);               /* -1 with an exception */
 int codec_read_size(Reader *reader, size_t *size); /* 8 bytes */
 
 /* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
@@ -376,7 +374,7 @@ static inline struct pool_future future_job(const Future *future)
 PyObject *future_failed(Core *core, PyObject *exception);
 /* Has the job ended? 1, 0, or -1 with an exception. For a future in state WAITING. */
 int future_job_ended(Future *future);
-/* How long to sleep now, where `deadline` (ns of CLOCK_MONOTONIC, or POOL_FOREVER) ends the wait. */
+/* How long to sleep now if the wait ends at `deadline`, ns of CLOCK_MONOTONIC or POOL_FOREVER. */
 int64_t sleep_until(int64_t deadline, bool main_thread);
 /* Sleeps until the job has ended, or less: 0 look again, 1 it is past `deadline`, -1 exception. */
 int future_wait(Future *future, int64_t deadline);
@@ -405,18 +403,18 @@ Watch *watch_of(Future *future);
 int watch_run_callbacks(Future *future);
 /* Calls one; logs an Exception as concurrent.futures does. */
 int watch_run_callback(Future *future, PyObject *callback);
-/* Takes the future's condition: *condition, owned, or NULL when it has none. -1 with an exception. */
+/* Takes the future's condition: *condition, owned, or NULL when it has none. -1: exception. */
 int watch_lock(Future *future, PyObject **condition);
 /* With the condition taken: tells those who wait what the state is now. */
 void watch_announce(Future *future);
 /* Lets go of it; NULL is fine. Steals. */
 void watch_unlock(Core *core, PyObject *condition);
 
-/* ---- The worker's side (call.c) --------------------------------------------------------------- */
+/* ---- The worker's side (call.c) -------------------------------------------------------------- */
 
 int call_run(void *context, struct pool_job *job);
 
-/* ---- Errors (errors.c) ------------------------------------------------------------------------ */
+/* ---- Errors (errors.c) ----------------------------------------------------------------------- */
 
 /* Sets the exception for a negative errno of a call on the pool. */
 void errors_set(Core *core, int error);
@@ -426,12 +424,14 @@ void errors_set_submit(Workers *workers, int error, size_t size);
 PyObject *errors_take(void);
 /* ... and put back. Steals. */
 void errors_restore(PyObject *exception);
-/* repr(object) cut to a length fit for a message. Owned, never NULL but when memory is out. */
+/* repr(object) cut to a length fit for a message. Owned; NULL, without an exception, when memory is
+ * out. An exception that is set stays set. */
 PyObject *errors_repr(PyObject *object);
 /* Adds a note to the exception that is set now. */
 void errors_note(const char *format, ...);
-/* A timeout given by the user, in ns from now: None is POOL_FOREVER, negative is 0. -1 on error. */
-int64_t errors_timeout(PyObject *timeout);
+/* When a timeout given by the user ends: NULL or None is POOL_FOREVER, one below 0 is now. -1 with
+ * an exception. */
+int64_t errors_deadline(PyObject *timeout);
 int64_t monotonic_now(void);
 
 #endif

@@ -102,6 +102,9 @@ void errors_set_submit(Workers *workers, int error, size_t size)
         errors_set(workers->core, error);
 }
 
+/* threading.TIMEOUT_MAX: what the locks of Python take. */
+#define TIMEOUT_MAX 9223372036.0
+
 int64_t monotonic_now(void)
 {
     struct timespec now;
@@ -109,7 +112,7 @@ int64_t monotonic_now(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-int64_t errors_timeout(PyObject *timeout)
+int64_t errors_deadline(PyObject *timeout)
 {
     if (!timeout || timeout == Py_None)
         return POOL_FOREVER;
@@ -117,18 +120,18 @@ int64_t errors_timeout(PyObject *timeout)
     if (seconds == -1.0 && PyErr_Occurred())
         return -1;
     if (!(seconds > 0)) /* NaN too, as in threading */
-        return 0;
-    /* threading.TIMEOUT_MAX: what the stdlib's locks take. */
-    if (seconds >= 9223372036.0) {
+        return monotonic_now();
+    if (seconds > TIMEOUT_MAX) {
         PyErr_SetString(PyExc_OverflowError, "timeout value is too large");
         return -1;
     }
-    return (int64_t)(seconds * 1e9);
+    int64_t length = (int64_t)(seconds * 1e9), now = monotonic_now();
+    return length < POOL_FOREVER - now ? now + length : POOL_FOREVER;
 }
 
 #define MAX_REPR 200
 
-PyObject *errors_repr(PyObject *object)
+static PyObject *short_repr(PyObject *object)
 {
     PyObject *text = PyObject_Repr(object);
     if (!text) {
@@ -142,4 +145,15 @@ PyObject *errors_repr(PyObject *object)
     Py_XDECREF(start);
     Py_DECREF(text);
     return cut;
+}
+
+PyObject *errors_repr(PyObject *object)
+{
+    PyObject *pending = errors_take(); /* no Python code may run with an exception set */
+    PyObject *text = short_repr(object);
+    if (!text)
+        PyErr_Clear();
+    if (pending)
+        errors_restore(pending);
+    return text;
 }

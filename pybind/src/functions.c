@@ -248,8 +248,8 @@ static SentFunction *describe(Workers *workers, PyObject *function, PyObject **p
 {
     FunctionCache *cache = &workers->functions;
     *pickled = NULL;
-    PyObject *pair = PyObject_CallMethodOneArg(workers->registry, workers->core->name_describe,
-                                               function);
+    PyObject *pair =
+        PyObject_CallMethodOneArg(workers->registry, workers->core->name_describe, function);
     if (!pair)
         return NULL;
     PyObject *bytes = NULL, *guards = NULL;

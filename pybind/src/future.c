@@ -5,7 +5,7 @@
  * whoever waits does so on its condition, by the inherited code. */
 #include "core.h"
 
-/* ---- Waiting for the result ------------------------------------------------------------------- */
+/* ---- Waiting for the result ------------------------------------------------------------------ */
 
 enum { SETTLED, TIMED_OUT, WATCHED };
 
@@ -24,11 +24,9 @@ static int settle(Future *future, PyObject *timeout, PyObject **left)
             ended = future_collect(future);
         else if (ended == 0) {
             if (deadline < 0) {
-                deadline = errors_timeout(timeout);
+                deadline = errors_deadline(timeout);
                 if (deadline < 0)
                     return -1;
-                if (deadline != POOL_FOREVER)
-                    deadline += monotonic_now();
             }
             ended = future_wait(future, deadline);
             if (ended == 1 && future->state == FUTURE_WAITING && !future->watch)
@@ -152,7 +150,7 @@ static PyObject *future_exception(PyObject *self, PyObject *const *args, Py_ssiz
     return Py_NewRef(raised ? future->content : Py_None);
 }
 
-/* ---- Questions that do not wait ---------------------------------------------------------------- */
+/* ---- Questions that do not wait -------------------------------------------------------------- */
 
 /* How an unended future's job stands, one of pool_outcome, or -1 with an exception. */
 static int outcome_now(Future *future)
@@ -209,7 +207,6 @@ static PyObject *future_cancelled(PyObject *self, PyObject *Py_UNUSED(unused))
     return outcome < 0 ? NULL : PyBool_FromLong(outcome == POOL_CANCELLED);
 }
 
-
 static PyObject *future_repr(PyObject *self)
 {
     Future *future = (Future *)self;
@@ -224,15 +221,15 @@ static PyObject *future_repr(PyObject *self)
                                     Py_TYPE(future->content)->tp_name);
     else
         text = PyUnicode_FromFormat("<Future at %p state=%s>", self,
-                                    state == core->state_pending   ? "pending"
-                                    : state == core->state_running ? "running"
+                                    state == core->state_pending    ? "pending"
+                                    : state == core->state_running  ? "running"
                                     : state == core->state_finished ? "finished"
                                                                     : "cancelled");
     Py_DECREF(state);
     return text;
 }
 
-/* ---- Changes ------------------------------------------------------------------------------------ */
+/* ---- Changes --------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(cancel_doc, "cancel($self, /)\n--\n\n"
 "Cancel the call if no worker has begun it.\n\n"
@@ -294,7 +291,7 @@ static PyObject *future_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(un
     return NULL;
 }
 
-/* ---- The type ------------------------------------------------------------------------------------ */
+/* ---- The type -------------------------------------------------------------------------------- */
 
 static void future_finalize(PyObject *self)
 {
@@ -333,14 +330,10 @@ PyDoc_STRVAR(future_doc,
 "submit() only.\n");
 
 static PyType_Slot future_slots[] = {
-    {Py_tp_doc, (void *)future_doc},
-    {Py_tp_members, future_members},
-    {Py_tp_methods, future_methods},
-    {Py_tp_getset, future_attributes},
-    {Py_tp_finalize, SLOT(future_finalize)},
-    {Py_tp_repr, SLOT(future_repr)},
-    {Py_tp_setattro, SLOT(future_setattr)},
-    {0, NULL},
+    {Py_tp_doc, (void *)future_doc},         {Py_tp_members, future_members},
+    {Py_tp_methods, future_methods},         {Py_tp_getset, future_attributes},
+    {Py_tp_finalize, SLOT(future_finalize)}, {Py_tp_repr, SLOT(future_repr)},
+    {Py_tp_setattro, SLOT(future_setattr)},  {0, NULL},
 };
 
 PyType_Spec future_spec = {

@@ -1,5 +1,5 @@
-/* How a worker hosts Python: the hooks of pool_host. The context is the Workers object, which exists
- * in the worker since it is a fork of the process that made the pool.
+/* How a worker hosts Python: the hooks of pool_host. The context is the Workers object, which is in
+ * the worker too since it is a fork of the process that made the pool.
  *
  * The supervisor is such a fork too. There the interpreter is a frozen copy that holds its GIL and
  * runs nothing but what Python does around a fork. */
@@ -38,8 +38,8 @@ static int call_given(PyObject *callable, PyObject *argument)
 {
     if (!callable)
         return 0;
-    PyObject *result = argument ? PyObject_CallOneArg(callable, argument)
-                                : PyObject_CallNoArgs(callable);
+    PyObject *result =
+        argument ? PyObject_CallOneArg(callable, argument) : PyObject_CallNoArgs(callable);
     if (!result)
         print_exception();
     Py_XDECREF(result);

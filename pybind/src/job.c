@@ -16,8 +16,8 @@ int future_job_ended(Future *future)
     return -1;
 }
 
-/* A thread of a worker that is not the one on which the library runs jobs can't run jobs while it waits:
- * it looks again from time to time. */
+/* A worker's thread other than the one on which the library runs jobs can't run some while it
+ * waits: it looks again from time to time. */
 static int wait_in_side_thread(int64_t deadline)
 {
     if (monotonic_now() >= deadline)
@@ -50,7 +50,8 @@ int future_wait(Future *future, int64_t deadline)
     unsigned long thread = PyThread_get_thread_ident();
     int64_t timeout = sleep_until(deadline, thread == handle->main_thread);
     int error;
-    Py_INCREF(handle); /* another thread may collect meanwhile, and the pool has to outlive the wait */
+    Py_INCREF(
+        handle); /* another thread may collect meanwhile, and the pool has to outlive the wait */
     if (!handle->in_worker) {
         Py_BEGIN_ALLOW_THREADS
         error = pool_future_wait(&job, timeout);

@@ -56,8 +56,8 @@ static int make_names(Core *core)
         PyObject **slot;
         const char *text;
     } wanted[] = {
-        {&core->name_timeout, "timeout"},       {&core->name_acquire, "acquire"},
-        {&core->name_release, "release"},       {&core->name_notify_all, "notify_all"},
+        {&core->name_timeout, "timeout"},   {&core->name_acquire, "acquire"},
+        {&core->name_release, "release"},   {&core->name_notify_all, "notify_all"},
         {&core->name_describe, "describe"},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
@@ -210,15 +210,9 @@ static PyModuleDef_Slot core_slots[] = {
 PyDoc_STRVAR(core_doc, "The C part of libpool: worker processes, and futures of what they run.");
 
 PyModuleDef core_module = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "libpool._core",
-    .m_doc = core_doc,
-    .m_size = sizeof(Core),
-    .m_methods = core_methods,
-    .m_slots = core_slots,
-    .m_traverse = core_traverse,
-    .m_clear = core_clear,
-    .m_free = core_free,
+    PyModuleDef_HEAD_INIT,       .m_name = "libpool._core", .m_doc = core_doc,
+    .m_size = sizeof(Core),      .m_methods = core_methods, .m_slots = core_slots,
+    .m_traverse = core_traverse, .m_clear = core_clear,     .m_free = core_free,
 };
 
 PyMODINIT_FUNC PyInit__core(void); /* declared, as Python asks for it by name only */

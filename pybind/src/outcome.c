@@ -46,7 +46,8 @@ static PyObject *exception_of_death(Core *core, int wait_status, PyObject *funct
     PyObject *make = core_late(&core->worker_died, "libpool._errors", "worker_died");
     if (!make)
         return NULL;
-    PyObject *exception = PyObject_CallFunction(make, "iO", wait_status, function ? function : Py_None);
+    PyObject *exception =
+        PyObject_CallFunction(make, "iO", wait_status, function ? function : Py_None);
     if (exception && !PyExceptionInstance_Check(exception)) {
         PyErr_Format(PyExc_TypeError, "worker_died() returned %R", exception);
         Py_CLEAR(exception);
@@ -94,12 +95,12 @@ static PyObject *died(Future *future, Core *core, int wait_status)
 
 static void note_function(Future *future)
 {
-    PyObject *pending = errors_take();
     PyObject *function = future_function(future);
-    PyObject *text = function ? errors_repr(function) : PyUnicode_FromString("a job");
-    errors_restore(pending);
+    PyObject *text = function ? errors_repr(function) : NULL;
     if (text)
         errors_note("raised while the result of %U was unpickled", text);
+    else
+        errors_note("raised while the result of the job was unpickled");
     Py_XDECREF(text);
     Py_XDECREF(function);
 }

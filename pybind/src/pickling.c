@@ -48,10 +48,9 @@ PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value)
 PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size)
 {
     /* Unpickled where they lie, unless they are short: pickle keeps no view of what it read. */
-    PyObject *pickled =
-        size <= COPY_TO_BYTES
-            ? PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size)
-            : PyMemoryView_FromMemory((char *)data, (Py_ssize_t)size, PyBUF_READ);
+    PyObject *pickled = size <= COPY_TO_BYTES
+                            ? PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size)
+                            : PyMemoryView_FromMemory((char *)data, (Py_ssize_t)size, PyBUF_READ);
     if (!pickled)
         return NULL;
     PyObject *object = PyObject_CallOneArg(core->loads, pickled);

@@ -15,13 +15,13 @@ typedef struct Payload {
     const uint8_t *data; /* the bytes, NULL: values */
     PyObject *pickled;   /* owned: what `data` points into, if not into the caller's buffer */
     PyObject *const *values;
-    Py_ssize_t count;  /* of values, with those of keywords */
-    PyObject *names;   /* of keywords, or NULL */
-    PyObject *items;   /* of a chunk */
-    bool release;      /* the GIL may be let go of while it is written */
+    Py_ssize_t count; /* of values, with those of keywords */
+    PyObject *names;  /* of keywords, or NULL */
+    PyObject *items;  /* of a chunk */
+    bool release;     /* the GIL may be let go of while it is written */
 } Payload;
 
-/* ---- Measuring --------------------------------------------------------------------------------- */
+/* ---- Measuring ------------------------------------------------------------------------------- */
 
 static void write_counts(Writer *writer, const Payload *payload)
 {
@@ -71,7 +71,8 @@ static bool direct_call(Payload *payload, uint8_t small[SMALL_PAYLOAD])
     if (payload->count > MAX_DIRECT_ARGUMENTS)
         return false;
     payload->form = payload->names ? FORM_CALL_KEYWORDS : FORM_CALL;
-    Writer writer = codec_writer(small, SMALL_PAYLOAD);
+    Writer writer;
+    codec_begin(&writer, small, SMALL_PAYLOAD, false);
     switch (write_call(&writer, payload)) {
     case CODEC_DONE:
         payload->data = small;
@@ -93,16 +94,15 @@ static PyObject *tuple_of(PyObject *const *values, Py_ssize_t count)
 }
 
 /* (args, kwargs) as one object: what is in both stays one object when it arrives. */
-static PyObject *pickle_call(Core *core, PyObject *const *values, Py_ssize_t count,
-                             PyObject *names)
+static PyObject *pickle_call(Core *core, PyObject *const *values, Py_ssize_t count, PyObject *names)
 {
     Py_ssize_t keywords = names ? PyTuple_GET_SIZE(names) : 0;
     PyObject *object = tuple_of(values, count - keywords);
     if (object && names) {
         PyObject *mapping = PyDict_New();
         for (Py_ssize_t i = 0; mapping && i < keywords; i++)
-            if (PyDict_SetItem(mapping, PyTuple_GET_ITEM(names, i),
-                               values[count - keywords + i]) < 0)
+            if (PyDict_SetItem(mapping, PyTuple_GET_ITEM(names, i), values[count - keywords + i]) <
+                0)
                 Py_CLEAR(mapping);
         PyObject *both = mapping ? PyTuple_Pack(2, object, mapping) : NULL;
         Py_XDECREF(mapping);
@@ -129,9 +129,8 @@ static int make_call(Core *core, Payload *payload, uint8_t small[SMALL_PAYLOAD])
 {
     if (direct_call(payload, small))
         return 0;
-    return pickled_payload(
-        payload, payload->names ? FORM_PICKLED_KEYWORDS : FORM_PICKLED,
-        pickle_call(core, payload->values, payload->count, payload->names));
+    return pickled_payload(payload, payload->names ? FORM_PICKLED_KEYWORDS : FORM_PICKLED,
+                           pickle_call(core, payload->values, payload->count, payload->names));
 }
 
 /* Writes a range of 64-bit numbers: 1. 0: they are larger. -1 with an exception. */
@@ -175,7 +174,7 @@ static int make_chunk(Core *core, Payload *payload, PyObject *items, uint8_t sma
     return pickled_payload(payload, FORM_PICKLED_CHUNK, pickle_dumps(core, items, true));
 }
 
-/* ---- Writing ----------------------------------------------------------------------------------- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 /* Writes to `size` bytes of the job's memory. Values that were measured fit, since nothing has run
  * that could change them: where they are mutable, the GIL was not let go of. */
@@ -193,8 +192,8 @@ static void write_payload(uint8_t *out, size_t size, const Payload *payload, PyO
         codec_copy(out, payload->data, payload->size, payload->release);
         return;
     }
-    Writer writer = codec_writer(out, (size_t)(end - out));
-    writer.release = payload->release;
+    Writer writer;
+    codec_begin(&writer, out, (size_t)(end - out), payload->release);
     if (payload->items)
         codec_write(&writer, payload->items);
     else
@@ -203,7 +202,8 @@ static void write_payload(uint8_t *out, size_t size, const Payload *payload, PyO
 
 /* Memory for the job. Committing much of it takes time, in which others may run, unless they could
  * change what was measured. */
-static int prepare(struct pool *pool, size_t size, bool release, struct pool_future *job, void **memory)
+static int prepare(struct pool *pool, size_t size, bool release, struct pool_future *job,
+                   void **memory)
 {
     int error;
     if (!release || size <= COPY_WITHOUT_GIL)
@@ -249,11 +249,11 @@ static PyObject *send(Workers *workers, PyObject *function, const Payload *paylo
     return (PyObject *)future;
 }
 
-/* ---- When something can't be pickled ------------------------------------------------------------ */
+/* ---- When something can't be pickled --------------------------------------------------------- */
 
 /* Says which argument it was, by trying each. */
-static void note_argument(Core *core, PyObject *function, PyObject *const *values,
-                          Py_ssize_t count, PyObject *names)
+static void note_argument(Core *core, PyObject *function, PyObject *const *values, Py_ssize_t count,
+                          PyObject *names)
 {
     PyObject *exception = errors_take();
     Py_ssize_t keywords = names ? PyTuple_GET_SIZE(names) : 0;
@@ -265,9 +265,9 @@ static void note_argument(Core *core, PyObject *function, PyObject *const *value
         Py_DECREF(pickled);
     }
     PyErr_Clear();
-    errors_restore(exception);
     PyObject *what = culprit < count ? errors_repr(values[culprit]) : NULL;
     PyObject *whose = errors_repr(function);
+    errors_restore(exception);
     if (!what || !whose)
         errors_note("the arguments of the call can't be pickled");
     else if (culprit >= count - keywords)
@@ -284,8 +284,6 @@ static void note_function(PyObject *function)
     PyObject *whose = errors_repr(function);
     if (whose)
         errors_note("the function of the call can't be pickled: %U", whose);
-    else
-        PyErr_Clear();
     Py_XDECREF(whose);
 }
 
@@ -305,7 +303,7 @@ static PyObject *failed(Workers *workers)
     return future_failed(workers->core, exception);
 }
 
-/* ---- The methods --------------------------------------------------------------------------------- */
+/* ---- The methods ----------------------------------------------------------------------------- */
 
 static int check(Workers *workers, PyObject *function)
 {
@@ -317,13 +315,16 @@ static int check(Workers *workers, PyObject *function)
         PyObject *text = errors_repr(function);
         if (text)
             PyErr_Format(PyExc_TypeError, "the first argument must be callable, not %U", text);
+        else
+            PyErr_NoMemory();
         Py_XDECREF(text);
         return -1;
     }
     return 0;
 }
 
-const char workers_submit_doc[] = PyDoc_STR(
+const char workers_submit_doc[] =
+    PyDoc_STR(
 "submit($self, fn, /, *args, **kwargs)\n--\n\n"
 "Have a worker call fn(*args, **kwargs).\n\n"
 "Never waits for the workers.\n\n"
@@ -345,8 +346,7 @@ const char workers_submit_doc[] = PyDoc_STR(
 "libpool.BrokenPool\n"
 "    The pool's supervisor died.\n");
 
-PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
-                         PyObject *kwnames)
+PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     Workers *workers = (Workers *)self;
     if (nargs < 1) {

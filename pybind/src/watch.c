@@ -207,7 +207,7 @@ int watch_run_callbacks(Future *future)
     return failed;
 }
 
-/* ---- The attributes that concurrent.futures uses ---------------------------------------------- */
+/* ---- The attributes that concurrent.futures uses --------------------------------------------- */
 
 /* An unwatched future whose job has ended is collected before its state is told, so that the
  * result is there when the state says so. */

@@ -75,7 +75,7 @@ static void workers_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* ---- Start and end ------------------------------------------------------------------------------- */
+/* ---- Start and end --------------------------------------------------------------------------- */
 
 static int set_memory_limit(struct pool_config *config, PyObject *limit)
 {
@@ -124,8 +124,8 @@ PyDoc_STRVAR(start_doc,
 "memory_limit : int\n"
 "    Bytes of shared memory; 0 is what the machine or container has.\n"
 "start : callable or None\n"
-"    Called with the worker's number in each new worker. Where it raises, the traceback is printed\n"
-"    and the worker exits with status 1.\n"
+"    Called with the worker's number in each new worker. Where it raises, the traceback is\n"
+"    printed and the worker exits with status 1.\n"
 "stop : callable or None\n"
 "    Called in a worker that ends in an orderly way.\n"
 "registry : object\n"
@@ -139,7 +139,8 @@ PyDoc_STRVAR(start_doc,
 
 static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {(char *)"workers", (char *)"memory_limit", (char *)"start", (char *)"stop", (char *)"registry", NULL};
+    static char *names[] = {(char *)"workers", (char *)"memory_limit", (char *)"start",
+                            (char *)"stop",    (char *)"registry",     NULL};
     Workers *workers = (Workers *)self;
     Py_ssize_t count;
     PyObject *limit = NULL, *start = NULL, *stop = NULL, *registry = NULL;
@@ -276,11 +277,9 @@ static PyObject *workers_join(PyObject *self, PyObject *args, PyObject *kwargs)
     struct pool *pool = pool_of(self);
     if (!pool || !PyArg_ParseTupleAndKeywords(args, kwargs, "|O:join", names, &timeout))
         return NULL;
-    int64_t deadline = errors_timeout(timeout);
+    int64_t deadline = errors_deadline(timeout);
     if (deadline < 0)
         return NULL;
-    if (deadline != POOL_FOREVER)
-        deadline += monotonic_now();
     int error = join_pool(pool, deadline);
     if (error == -ETIMEDOUT)
         Py_RETURN_FALSE;
@@ -323,7 +322,7 @@ static PyObject *workers_cancel_waiting(PyObject *self, PyObject *Py_UNUSED(unus
     return PyLong_FromLongLong(count);
 }
 
-/* ---- Insight ---------------------------------------------------------------------------------------- */
+/* ---- Insight --------------------------------------------------------------------------------- */
 
 static int get_stats(PyObject *self, struct pool_stats *stats)
 {
@@ -374,8 +373,8 @@ static PyObject *workers_worker_pids(PyObject *self, PyObject *Py_UNUSED(unused)
 }
 
 PyDoc_STRVAR(check_doc, "check($self, /)\n--\n\n"
-"Return 0 while the pool takes calls, else a negative errno: -ESHUTDOWN closed, -EOWNERDEAD broken,\n"
-"-EXDEV made in another process.\n");
+"Return 0 while the pool takes calls, else a negative errno: -ESHUTDOWN closed, -EOWNERDEAD\n"
+"broken, -EXDEV made in another process.\n");
 
 static PyObject *workers_check(PyObject *self, PyObject *Py_UNUSED(unused))
 {
@@ -395,8 +394,8 @@ static PyObject *get_workers(PyObject *self, void *Py_UNUSED(closure))
 }
 
 static PyGetSetDef workers_properties[] = {
-    {"supervisor_pid", get_supervisor_pid, NULL, "The supervisor's process id, 0 when it has ended.",
-     NULL},
+    {"supervisor_pid", get_supervisor_pid, NULL,
+     "The supervisor's process id, 0 when it has ended.", NULL},
     {"workers", get_workers, NULL, "The number of workers, as configured.", NULL},
     {NULL},
 };

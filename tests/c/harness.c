@@ -456,7 +456,8 @@ int harness_main(int argc, char **argv, const char *suite, const struct harness_
     test_count = count;
     test_seconds = seconds ? atoi(seconds) : 60;
     watchdog_timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-    shared_area = mmap(NULL, SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    shared_area =
+        mmap(NULL, SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (watchdog_timer < 0 || shared_area == MAP_FAILED)
         return EXIT_FAILURE;
     prctl(PR_SET_CHILD_SUBREAPER, 1);

@@ -93,7 +93,7 @@ static void each_size_comes_from_the_smallest_class_that_it_fits(void)
     EXPECT(fixture.arena.classes, 22 - 8 + 1);
     EXPECT(ref_class(alloc(&fixture.arena, 0)), 0);
     EXPECT(ref_class(alloc(&fixture.arena, 1)), 0);
-    for (class = 0; class < fixture.arena.classes; class++) {
+    for (class = 0; class < fixture.arena.classes; class ++) {
         block_ref ref = alloc(&fixture.arena, UINT64_C(256) << class);
 
         EXPECT(ref_class(ref), class);
@@ -109,7 +109,7 @@ static void each_size_comes_from_the_smallest_class_that_it_fits(void)
 
 static void larger_than_the_largest_is_e2big(void)
 {
-    static const uint64_t sizes[] = {LARGEST + 1, 2 * LARGEST, UINT64_C(1) << 40,
+    static const uint64_t sizes[] = {LARGEST + 1,       2 * LARGEST,    UINT64_C(1) << 40,
                                      UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
     struct fixture fixture;
     block_ref ref;
@@ -288,9 +288,13 @@ static void references_that_can_be_none_are_refused(void)
     make(&fixture, 4 * MEBIBYTE, LARGEST);
     for (i = 0; i < 20000; i++) {
         uint64_t large = 16384 >> (i % 15); /* entries of class i % 15 */
-        uint64_t refs[] = {0, 0xff, UINT64_MAX, (large << 8) | (i % 15 + 1),
+        uint64_t refs[] = {0,
+                           0xff,
+                           UINT64_MAX,
+                           (large << 8) | (i % 15 + 1),
                            harness_random(&random) | UINT64_C(1) << 63,
-                           harness_random(&random) << 8 | 16, (UINT64_C(1) << 40) | (i % 15 + 1)};
+                           harness_random(&random) << 8 | 16,
+                           (UINT64_C(1) << 40) | (i % 15 + 1)};
         block_ref ref = refs[i % 7];
         unsigned operation;
 
@@ -394,7 +398,8 @@ static void repair_frees_what_the_dead_held_and_nothing_else(void)
 
     make(&fixture, 32 * MEBIBYTE, LARGEST);
     for (i = 0; i < 3; i++) {
-        block_ref held = alloc(&fixture.arena, sizes[i]), attached = alloc(&fixture.arena, sizes[i]);
+        block_ref held = alloc(&fixture.arena, sizes[i]),
+                  attached = alloc(&fixture.arena, sizes[i]);
         block_ref shared = alloc(&fixture.arena, sizes[i]), others;
 
         EXPECT(arena_alloc(&fixture.arena, OTHER, sizes[i], &others), 0);

@@ -87,8 +87,9 @@ static void each_entry_is_taken_until_there_is_none(void)
 
 static void entries_at_the_borders_of_words_are_found_alone(void)
 {
-    static const uint32_t borders[] = {0, 1, 62, 63, 64, 65, 127, 128, 4094, 4095, 4096, 4097, 8191,
-                                       8192, 262142, 262143, 262144, 262145, 524287, 524288, 699999};
+    static const uint32_t borders[] = {0,      1,      62,     63,     64,     65,     127,
+                                       128,    4094,   4095,   4096,   4097,   8191,   8192,
+                                       262142, 262143, 262144, 262145, 524287, 524288, 699999};
     struct fixture fixture;
     unsigned i;
 
@@ -103,8 +104,8 @@ static void entries_at_the_borders_of_words_are_found_alone(void)
 
 static void maps_of_every_size_have_their_last_entry_and_no_more(void)
 {
-    static const uint32_t sizes[] = {1, 2, 63, 64, 65, 4095, 4096, 4097, 262143, 262144, 262145,
-                                     FREEMAP_MAX};
+    static const uint32_t sizes[] = {1,    2,    63,     64,     65,     4095,
+                                     4096, 4097, 262143, 262144, 262145, FREEMAP_MAX};
     struct fixture fixture;
     unsigned i;
 

@@ -96,7 +96,8 @@ static void a_library_that_is_not_loaded_yet_is_loaded(void)
     if (!library)
         return; /* not on this machine */
     make(&fixture);
-    EXPECT(function_id(&fixture.host, address_to_function((uintptr_t)dlsym(library, "crypt")), &id), 0);
+    EXPECT(function_id(&fixture.host, address_to_function((uintptr_t)dlsym(library, "crypt")), &id),
+           0);
     dlclose(library);
     EXPECT(function_resolve(&fixture.worker, id, &found), 0);
     library = dlopen("libcrypt.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -185,8 +186,8 @@ static void a_full_module_table_is_enospc_for_new_modules_only(void)
         module_at(&fixture.host, i)->state = i % 2 ? MODULE_READY : MODULE_BUSY;
     }
     round_trip(&fixture, job_echo);
-    EXPECT(function_id(&fixture.host, address_to_function((uintptr_t)dlsym(RTLD_DEFAULT, "getppid")),
-                       &id),
+    EXPECT(function_id(&fixture.host,
+                       address_to_function((uintptr_t)dlsym(RTLD_DEFAULT, "getppid")), &id),
            -ENOSPC);
     unmake(&fixture);
 }

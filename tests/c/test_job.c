@@ -142,7 +142,8 @@ static void each_transition_is_possible_from_its_states_only(void)
 
             set_word(&fixture, index, 0, state);
             EXPECT(try_operation(&fixture.table, operation, index, GENERATION, OWNER), possible);
-            EXPECT(word_of(&fixture, index) != job_word_make(GENERATION, OWNER, 0, state), possible);
+            EXPECT(word_of(&fixture, index) != job_word_make(GENERATION, OWNER, 0, state),
+                   possible);
         }
     unmake(&fixture);
 }
@@ -161,8 +162,10 @@ static void another_generation_or_owner_is_refused(void)
 
             set_word(&fixture, index, 0, state);
             if (operation != FREE_IT) {
-                EXPECT(try_operation(&fixture.table, operation, index, GENERATION - 1, OWNER), false);
-                EXPECT(try_operation(&fixture.table, operation, index, GENERATION + 1, OWNER), false);
+                EXPECT(try_operation(&fixture.table, operation, index, GENERATION - 1, OWNER),
+                       false);
+                EXPECT(try_operation(&fixture.table, operation, index, GENERATION + 1, OWNER),
+                       false);
             }
             if (owned)
                 EXPECT(try_operation(&fixture.table, operation, index, GENERATION, OTHER), false);

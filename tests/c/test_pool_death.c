@@ -74,8 +74,8 @@ static void of_a_hundred_jobs_one_that_kills_itself_costs_one(void)
     int i, results = 0, died = 0;
 
     for (i = 0; i < 100; i++)
-        futures[i] = i == 5 ? submit_death(pool, SIGKILL)
-                            : harness_submit(pool, job_echo, &i, sizeof i);
+        futures[i] =
+            i == 5 ? submit_death(pool, SIGKILL) : harness_submit(pool, job_echo, &i, sizeof i);
     for (i = 0; i < 100; i++) {
         const void *data = NULL;
         int outcome = harness_outcome(&futures[i], NULL);

@@ -39,8 +39,11 @@ static void echo(struct pool *pool, unsigned char *bytes, size_t size)
 
 static void arguments_and_results_of_every_size_arrive(void)
 {
-    static const size_t sizes[] = {0, 1, 7, 8, 9, 47, 48, 49, 87, 88, 89, 95, 96, 97, 255, 256, 257,
-                                   4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, (1 << 20) + 1,
+    static const size_t sizes[] = {0,       1,     7,     8,       9,
+                                   47,      48,    49,    87,      88,
+                                   89,      95,    96,    97,      255,
+                                   256,     257,   4095,  4096,    4097,
+                                   65535,   65536, 65537, 1 << 20, (1 << 20) + 1,
                                    64 << 20};
     struct pool *pool = harness_pool(2, 256 * MEBIBYTE);
     unsigned char *bytes = calloc(1, 64 << 20);
@@ -128,10 +131,17 @@ static int job_return_status(struct pool_job *job, const void *argument, size_t 
 
 static void a_status_arrives_and_one_that_is_none_is_erange(void)
 {
-    static const int statuses[][2] = {{0, 0},           {-1, -1},           {-EPIPE, -EPIPE},
-                                      {-4095, -4095},   {-4096, -ERANGE},   {1, -ERANGE},
-                                      {42, -ERANGE},    {32768, -ERANGE},   {-65536, -ERANGE},
-                                      {INT_MAX, -ERANGE}, {INT_MIN, -ERANGE}};
+    static const int statuses[][2] = {{0, 0},
+                                      {-1, -1},
+                                      {-EPIPE, -EPIPE},
+                                      {-4095, -4095},
+                                      {-4096, -ERANGE},
+                                      {1, -ERANGE},
+                                      {42, -ERANGE},
+                                      {32768, -ERANGE},
+                                      {-65536, -ERANGE},
+                                      {INT_MAX, -ERANGE},
+                                      {INT_MIN, -ERANGE}};
     struct pool *pool = harness_pool(2, LIMIT);
     unsigned i;
 

@@ -425,9 +425,21 @@ static void threads_get_each_item_once_and_in_order_while_the_ring_grows(void)
 
 /* ---- A hostile process ---- */
 
-static const uint64_t evil[] = {0, 1, 3, 4, 5, 1U << 20, (uint64_t)0x60000000 << 2, UINT32_MAX - 1,
-                                UINT32_MAX, (uint64_t)1 << 32, (uint64_t)0x50000003 << 3,
-                                (uint64_t)1 << 62, (uint64_t)1 << 63, UINT64_MAX - 1, UINT64_MAX};
+static const uint64_t evil[] = {0,
+                                1,
+                                3,
+                                4,
+                                5,
+                                1U << 20,
+                                (uint64_t)0x60000000 << 2,
+                                UINT32_MAX - 1,
+                                UINT32_MAX,
+                                (uint64_t)1 << 32,
+                                (uint64_t)0x50000003 << 3,
+                                (uint64_t)1 << 62,
+                                (uint64_t)1 << 63,
+                                UINT64_MAX - 1,
+                                UINT64_MAX};
 #define EVILS (sizeof evil / sizeof *evil)
 
 /* A few calls, each of which has to return. */

@@ -8,17 +8,21 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include "atomic.h"
+
 #define STACK (64 * 1024)
 #define DEPTH_MAX 4096
-#define TRACE_OPTIONS (2 * EXPLORE_PROCESSES)
+#define OPTIONS_MAX (2 * EXPLORE_PROCESSES)
+#define OPERATION_MAX 1000
 
 enum status { READY, BLOCKED, DONE, DEAD, DORMANT };
 
 struct process {
     enum status status;
-    uint64_t history;            /* hash of all that it has read */
-    const volatile void *sleeps; /* on this word */
-    const volatile void *pending; /* the word of its next step */
+    uint64_t history;             /* hash of all that it has read and not forgotten */
+    const volatile void *pending; /* the word of its next step; NULL: it is not there yet */
+    const volatile void *sleeps;  /* on this word */
+    int steps;                    /* of its operation */
     bool started;
     jmp_buf context;
     alignas(16) unsigned char stack[STACK];
@@ -27,10 +31,11 @@ struct process {
 struct decision {
     uint8_t option, options;
     int8_t process; /* that took the step; ~process: that died */
+    int line;       /* where the step is in the layers */
+    const char *file;
 };
 
 alignas(128) unsigned char explore_memory[EXPLORE_MEMORY];
-void explore_step(const volatile void *address);
 
 static struct process processes[EXPLORE_PROCESSES];
 static const struct explore_scenario *scenario;
@@ -38,7 +43,8 @@ static struct explore_result result;
 static struct decision decisions[DEPTH_MAX];
 static int depth, prefix; /* decisions made in this execution; those that are given */
 static int running = -1;  /* the process whose code runs, or -1: the explorer */
-static int last, preemptions, deaths, dead;
+static int last;          /* the process that took the last step; -1: none yet */
+static int preemptions, deaths, repairs, dead[EXPLORE_PROCESSES];
 static jmp_buf explorer, failed;
 static uint64_t memory_hash;
 
@@ -60,27 +66,31 @@ static uint64_t mix(uint64_t a, uint64_t b)
 static uint64_t *seen;
 static size_t seen_count, seen_room;
 
+static void grow_seen(void)
+{
+    size_t i, slot, room = seen_room ? seen_room * 2 : 1 << 16;
+    uint64_t *bigger = calloc(room, sizeof *bigger);
+
+    if (!bigger)
+        abort();
+    for (i = 0; i < seen_room; i++)
+        if (seen[i]) {
+            for (slot = seen[i] & (room - 1); bigger[slot]; slot = (slot + 1) & (room - 1))
+                ;
+            bigger[slot] = seen[i];
+        }
+    free(seen);
+    seen = bigger;
+    seen_room = room;
+}
+
 static bool add_seen(uint64_t state)
 {
     size_t slot;
 
-    if (seen_count * 2 >= seen_room) {
-        size_t i, room = seen_room ? seen_room * 2 : 1 << 16;
-        uint64_t *bigger = calloc(room, sizeof *bigger);
-
-        if (!bigger)
-            abort();
-        for (i = 0; i < seen_room; i++)
-            if (seen[i]) {
-                for (slot = seen[i] & (room - 1); bigger[slot]; slot = (slot + 1) & (room - 1))
-                    ;
-                bigger[slot] = seen[i];
-            }
-        free(seen);
-        seen = bigger;
-        seen_room = room;
-    }
-    state |= 1; /* 0 is an empty place */
+    if (seen_count * 4 >= seen_room * 3)
+        grow_seen();
+    state += state == 0; /* 0 is an empty place */
     for (slot = state & (seen_room - 1); seen[slot]; slot = (slot + 1) & (seen_room - 1))
         if (seen[slot] == state)
             return false;
@@ -98,18 +108,17 @@ static void process_entry(int index)
     _longjmp(explorer, 1);
 }
 
-/* Runs a process until its next step, its sleep or its end. */
+/* Runs a process through its pending step, to the next one, its sleep or its end. */
 static void resume(int index)
 {
     struct process *process = &processes[index];
+    ucontext_t context;
 
     running = index;
     if (_setjmp(explorer) == 0) {
         if (process->started)
             _longjmp(process->context, 1);
         process->started = true;
-        process->history = mix(process->history, 0); /* to its first step is a step, too */
-        ucontext_t context;
         getcontext(&context);
         context.uc_stack.ss_sp = process->stack;
         context.uc_stack.ss_size = STACK;
@@ -118,6 +127,17 @@ static void resume(int index)
         setcontext(&context);
     }
     running = -1;
+}
+
+/* Brings those who have begun, or woken up, to their first step: on the way they meet nobody, so
+ * that it makes no difference when they go. */
+static void bring_to_step(void)
+{
+    int i;
+
+    for (i = 0; i < EXPLORE_PROCESSES; i++)
+        if (processes[i].status == READY && !processes[i].pending)
+            resume(i);
 }
 
 static void yield_to_explorer(struct process *process)
@@ -129,39 +149,58 @@ static void yield_to_explorer(struct process *process)
 /* Folds what the last step changed into the hash of the memory. */
 static void settle_memory(void)
 {
-    if (touched && *touched != before)
-        memory_hash ^= mix((uintptr_t)touched, before) ^ mix((uintptr_t)touched, *touched);
+    if (touched && *touched != before) {
+        uint64_t place = (uint64_t)((const volatile unsigned char *)touched - explore_memory);
+
+        memory_hash ^= mix(place, before) ^ mix(place, *touched);
+    }
     touched = NULL;
 }
 
-void explore_step(const volatile void *address)
+static void count_step(struct process *process)
 {
-    const volatile uint64_t *word = (const volatile uint64_t *)((uintptr_t)address & ~(uintptr_t)7);
+    int most = scenario->operation ? scenario->operation : OPERATION_MAX;
+
+    if (++process->steps > result.operation)
+        result.operation = process->steps;
+    if (process->steps > most)
+        explore_fail("an operation takes too many steps: it waits for somebody");
+}
+
+void explore_step(const volatile void *address, const char *file, int line)
+{
+    uint64_t place = (uint64_t)((const volatile unsigned char *)address - explore_memory);
+    const volatile uint64_t *word =
+        (const volatile uint64_t *)(explore_memory + place / sizeof(uint64_t) * sizeof(uint64_t));
     struct process *process;
 
     if (running < 0)
         return; /* setup or check */
+    if (place >= EXPLORE_MEMORY)
+        explore_fail("an atomic operation outside the shared memory");
     process = &processes[running];
     process->pending = address;
     yield_to_explorer(process);
-    process->history = mix(process->history, mix((uintptr_t)address, *word));
-    if ((const volatile unsigned char *)word >= explore_memory &&
-        (const volatile unsigned char *)word < explore_memory + sizeof explore_memory) {
-        touched = word;
-        before = *word;
-    }
+    decisions[depth - 1].file = file;
+    decisions[depth - 1].line = line;
+    process->history = mix(process->history, mix(place, *word));
+    touched = word;
+    before = *word;
+    count_step(process);
 }
 
 int explore_futex_wait(const volatile void *word, uint32_t expected)
 {
     struct process *process = &processes[running];
 
-    explore_step(word);
+    explore_step(word, __FILE__, __LINE__);
     if (*(const volatile uint32_t *)word != expected)
         return 0;
     process->status = BLOCKED;
     process->sleeps = word;
+    process->pending = NULL;
     yield_to_explorer(process);
+    process->steps = 0;
     return 0;
 }
 
@@ -170,13 +209,18 @@ void explore_futex_wake(const volatile void *word, int count)
     int i;
 
     if (running >= 0)
-        explore_step(word);
+        explore_step(word, __FILE__, __LINE__);
     for (i = 0; i < EXPLORE_PROCESSES && count > 0; i++)
         if (processes[i].status == BLOCKED && processes[i].sleeps == word) {
             processes[i].status = READY;
             processes[i].history = mix(processes[i].history, 1);
             count--;
         }
+}
+
+bool explore_sleeping(int process)
+{
+    return processes[process].status == BLOCKED;
 }
 
 _Noreturn void explore_fail(const char *what)
@@ -186,9 +230,35 @@ _Noreturn void explore_fail(const char *what)
     _longjmp(failed, 1);
 }
 
+int explore_running(void)
+{
+    return running;
+}
+
+void explore_operation(void)
+{
+    if (running >= 0)
+        processes[running].steps = 0;
+}
+
+void explore_forget(uint64_t remembered)
+{
+    explore_operation();
+    if (running >= 0)
+        processes[running].history = mix((uint64_t)running + 1, remembered);
+}
+
+void explore_remember(uint64_t value)
+{
+    if (running >= 0)
+        processes[running].history = mix(processes[running].history, value);
+}
+
+/* ---- Deaths ---- */
+
 int explore_dead(void)
 {
-    return dead;
+    return dead[running - scenario->repairer];
 }
 
 int explore_deaths(void)
@@ -196,44 +266,71 @@ int explore_deaths(void)
     return deaths;
 }
 
-int explore_running(void)
+static void begin_repair(void)
 {
-    return running;
+    if (scenario->repairer >= 0 && repairs < deaths)
+        processes[scenario->repairer + repairs].status = READY;
+}
+
+void explore_repaired(void)
+{
+    repairs++;
+    begin_repair();
+}
+
+static void die(int process)
+{
+    processes[process].status = DEAD;
+    dead[deaths++] = process;
+    if (repairs == deaths - 1)
+        begin_repair();
 }
 
 /* ---- Decisions ---- */
 
 static uint64_t state_hash(void)
 {
-    uint64_t hash = mix(memory_hash, (uint64_t)deaths);
+    uint64_t hash = memory_hash;
     int i;
 
+    for (i = 0; i < deaths; i++)
+        hash = mix(hash, (uint64_t)dead[i] + 1);
     for (i = 0; i < EXPLORE_PROCESSES; i++)
-        hash = mix(hash, processes[i].history ^ (uint64_t)processes[i].status << 60);
+        hash = mix(hash, mix(processes[i].history, (uint64_t)processes[i].status));
+    /* Who ran last matters to nothing but the count of pre-emptions. That of a private step only
+     * the one who ran last may be tried is no more than an order of what commutes. */
     if (scenario->preemptions >= 0)
-        hash = mix(hash, (uint64_t)preemptions << 8 | (uint64_t)last);
+        hash = mix(hash, (uint64_t)preemptions << 8 | (uint64_t)(last + 1));
     return hash;
 }
 
-/* What can happen next: processes that take a step, first the one that ran last, then deaths. */
-static int list_options(int8_t options[TRACE_OPTIONS])
+static bool mortal(int process)
 {
-    bool alone = processes[last].status == READY && processes[last].pending && scenario->private &&
+    /* While it repairs it is the supervisor, whose death is the pool's. */
+    bool supervisor = scenario->repairer >= 0 && process >= scenario->repairer + repairs;
+
+    return deaths < scenario->deaths && (scenario->mortal & 1U << process) && !supervisor;
+}
+
+/* What can happen next: processes that take a step, first the one that ran last, then deaths. A
+ * death takes no pre-emption. */
+static int list_options(int8_t options[OPTIONS_MAX])
+{
+    bool last_ready = last >= 0 && processes[last].status == READY;
+    bool alone = last_ready && scenario->private &&
                  scenario->private(last, processes[last].pending);
-    bool may_switch = !alone && ( scenario->preemptions < 0 || preemptions < scenario->preemptions ||
-                      processes[last].status != READY);
+    bool may_switch = !alone && (!last_ready || scenario->preemptions < 0 ||
+                                 preemptions < scenario->preemptions);
     int i, count = 0;
 
-    if (processes[last].status == READY)
+    if (last_ready)
         options[count++] = (int8_t)last;
     for (i = 0; i < EXPLORE_PROCESSES; i++)
         if (i != last && may_switch && processes[i].status == READY)
             options[count++] = (int8_t)i;
-    /* A sleeping process may die, too. A death takes no pre-emption. */
-    for (i = 0; i < EXPLORE_PROCESSES && deaths < scenario->deaths; i++)
-        if ((scenario->mortal & 1U << i) &&
-            (processes[i].status == READY || processes[i].status == BLOCKED) &&
-            (i == last || (!alone && processes[i].status == BLOCKED) || may_switch))
+    for (i = 0; i < EXPLORE_PROCESSES; i++)
+        if (mortal(i) && ((processes[i].status == READY && (i == last || may_switch)) ||
+                          (processes[i].status == BLOCKED && !alone)))
             options[count++] = (int8_t)~i;
     return count;
 }
@@ -241,19 +338,16 @@ static int list_options(int8_t options[TRACE_OPTIONS])
 static void take(int8_t option)
 {
     if (option < 0) {
-        dead = ~option;
-        processes[dead].status = DEAD;
-        deaths++;
-        if (scenario->repairer >= 0)
-            processes[scenario->repairer].status = READY;
-        return;
+        die(~option);
+    } else {
+        if (option != last && last >= 0 && processes[last].status == READY)
+            preemptions++;
+        last = option;
+        result.steps++;
+        resume(option);
+        settle_memory();
     }
-    if (option != last && processes[last].status == READY)
-        preemptions++;
-    last = option;
-    result.steps++;
-    resume(option);
-    settle_memory();
+    bring_to_step();
     if (scenario->observe)
         scenario->observe();
 }
@@ -266,25 +360,30 @@ static void begin_execution(void)
     scenario->setup();
     memory_hash = 0;
     touched = NULL;
-    depth = preemptions = deaths = last = 0;
-    dead = -1;
+    last = -1;
+    depth = preemptions = deaths = repairs = 0;
     for (i = 0; i < EXPLORE_PROCESSES; i++) {
-        processes[i].status = i >= scenario->processes       ? DONE
-                              : i == scenario->repairer ? DORMANT
-                                                        : READY;
-        processes[i].started = false;
-        processes[i].history = (uint64_t)i + 1;
-        processes[i].sleeps = processes[i].pending = NULL;
+        struct process *process = &processes[i];
+        bool repairs_later = scenario->repairer >= 0 && i >= scenario->repairer;
+
+        process->status = i >= scenario->processes ? DONE : repairs_later ? DORMANT : READY;
+        process->started = false;
+        process->history = (uint64_t)i + 1;
+        process->sleeps = process->pending = NULL;
+        process->steps = 0;
     }
+    bring_to_step();
 }
 
 /* One execution: the given prefix, then the first option of each new decision. */
 static void execute(void)
 {
+    int i;
+
     begin_execution();
     for (;;) {
-        int8_t options[TRACE_OPTIONS];
-        int i, count = list_options(options);
+        int8_t options[OPTIONS_MAX];
+        int count = list_options(options);
 
         if (count == 0)
             break;
@@ -300,13 +399,13 @@ static void execute(void)
         decisions[depth++].process = options[i];
         take(options[i]);
     }
-    for (int i = 0; i < scenario->processes; i++)
-        if (processes[i].status == BLOCKED)
+    for (i = 0; i < scenario->processes; i++)
+        if (explore_sleeping(i) && !(scenario->sleepers & 1U << i))
             explore_fail("a process sleeps, and nobody will wake it");
     scenario->check();
 }
 
-struct explore_result explore(const struct explore_scenario *what, uint64_t limit)
+struct explore_result explore(const struct explore_scenario *what)
 {
     scenario = what;
     memset(&result, 0, sizeof result);
@@ -314,46 +413,94 @@ struct explore_result explore(const struct explore_scenario *what, uint64_t limi
     seen = NULL;
     seen_count = seen_room = 0;
     prefix = 0;
-    if (_setjmp(failed))
-        return result;
-    for (;;) {
-        execute();
-        result.executions++;
-        result.states = seen_count;
-        while (depth > 0 && decisions[depth - 1].option + 1 >= decisions[depth - 1].options)
-            depth--;
-        if (depth == 0 || (limit && result.executions >= limit))
-            return result;
-        decisions[depth - 1].option++;
-        prefix = depth;
-    }
+    if (_setjmp(failed) == 0)
+        for (;;) {
+            result.executions++;
+            execute();
+            while (depth > 0 && decisions[depth - 1].option + 1 >= decisions[depth - 1].options)
+                depth--;
+            if (depth == 0)
+                break;
+            decisions[depth - 1].option++;
+            prefix = depth;
+        }
+    result.states = seen_count;
+    return result;
 }
 
+/* ---- The programs ---- */
+
+static bool longer_too;
+static const char *only;
+static int reported, failures;
+static uint64_t total_executions, total_states, total_steps;
+
+void explore_arguments(int argc, char **argv)
+{
+    int i;
+
+    for (i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--long") == 0)
+            longer_too = true;
+        else
+            only = argv[i];
+}
+
+/* Where each step of the failed execution was, a line for each stretch of one process. */
 static void print_trace(void)
 {
     int i;
 
-    for (i = 0; i < depth; i++)
-        if (decisions[i].process < 0)
-            printf(" [%d dies]", ~decisions[i].process);
-        else
-            printf(" %d", decisions[i].process);
+    for (i = 0; i < depth; i++) {
+        struct decision *decision = &decisions[i];
+        const char *name;
+
+        if (decision->process < 0) {
+            printf("\n    %d dies", ~decision->process);
+            continue;
+        }
+        if (i == 0 || decisions[i - 1].process != decision->process)
+            printf("\n    %d:", decision->process);
+        if (!decision->file)
+            continue;
+        name = strrchr(decision->file, '/');
+        printf(" %s:%d", name ? name + 1 : decision->file, decision->line);
+    }
     printf("\n");
 }
 
-bool explore_report(const struct explore_scenario *what)
+void explore_report(const struct explore_scenario *what, bool longer)
 {
-    struct explore_result found = explore(what, 0);
-    char bound[32] = "every interleaving";
+    struct explore_result found;
+    char bound[32] = "every interleaving", death[32] = "no death";
 
+    if (only ? strcmp(only, what->name) != 0 : longer && !longer_too)
+        return;
+    found = explore(what);
+    reported++;
+    total_executions += found.executions;
+    total_states += found.states;
+    total_steps += found.steps;
     if (what->preemptions >= 0)
         snprintf(bound, sizeof bound, "%d pre-emptions", what->preemptions);
-    printf("%-44s %-18s %s %9llu executions %9llu states %10llu steps  %s\n", what->name, bound,
-           what->deaths ? "a death anywhere" : "no death        ",
-           (unsigned long long)found.executions, (unsigned long long)found.states,
-           (unsigned long long)found.steps, found.failure ? found.failure : "ok");
-    if (found.failure)
+    if (what->deaths)
+        snprintf(death, sizeof death, "%d anywhere", what->deaths);
+    printf("%-42s %-18s  deaths: %-10s %9llu executions %9llu states %11llu steps, "
+           "%3d in an operation: %s\n",
+           what->name, bound, what->deaths ? death : "none", (unsigned long long)found.executions,
+           (unsigned long long)found.states, (unsigned long long)found.steps, found.operation,
+           found.failure ? found.failure : "ok");
+    if (found.failure) {
+        failures++;
         print_trace();
+    }
     fflush(stdout);
-    return !found.failure;
+}
+
+int explore_finish(void)
+{
+    printf("%d scenarios: %llu executions, %llu states, %llu steps, %d failures\n", reported,
+           (unsigned long long)total_executions, (unsigned long long)total_states,
+           (unsigned long long)total_steps, failures);
+    return reported && !failures ? EXIT_SUCCESS : EXIT_FAILURE;
 }

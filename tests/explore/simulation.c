@@ -1,6 +1,7 @@
 /* A whole pool in the explorer. */
 #include "simulation.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "atomic.h"
@@ -51,23 +52,36 @@ static void plan(struct pool *pool, const struct simulation *simulation)
     pool->processes = segment_reserve(segment, (uint64_t)pool->workers * sizeof(struct process));
     ring_plan(&pool->ready, segment, simulation->ring_bits, simulation->ring_bits + 3);
     ring_plan(&pool->completed, segment, 1, 3);
-    job_table_plan(&pool->jobs, segment, &pool->arena, 64);
+    job_table_plan(&pool->jobs, segment, &pool->arena, simulation->jobs);
     arena_plan(&pool->arena, segment, simulation->block_largest);
     event_word = segment_at(segment, segment_reserve(segment, sizeof *event_word));
 }
 
+static enum role role_of(int process, const struct simulation *simulation)
+{
+    if (process == 0)
+        return ROLE_HOST;
+    if (process <= simulation->workers)
+        return ROLE_WORKER;
+    return process <= simulation->workers + simulation->threads ? ROLE_HOST : ROLE_SUPERVISOR;
+}
+
 void simulation_setup(const struct simulation *simulation)
 {
+    uint32_t index;
     int i;
 
     for (i = 0; i < EXPLORE_PROCESSES; i++) {
         struct pool *pool = &views[i];
 
+        free(pool->slots); /* of the execution before */
         memset(pool, 0, sizeof *pool);
         pool->workers = simulation->workers;
         pool->spinners = 1;
-        pool->role = i == 0 ? ROLE_HOST : i <= simulation->workers ? ROLE_WORKER : ROLE_SUPERVISOR;
-        pool->self = (uint16_t)i;
+        pool->role = role_of(i, simulation);
+        pool->self = (uint16_t)(pool->role == ROLE_WORKER       ? i
+                                : pool->role == ROLE_SUPERVISOR ? simulation->workers + 1
+                                                                : JOB_HOST);
         pool->control_fd = pool->supervisor_fd = -1;
         pool->notify_fd = EVENT_FD;
         pool->scan = UINT32_MAX;
@@ -79,19 +93,23 @@ void simulation_setup(const struct simulation *simulation)
     ring_start(&views[0].completed);
     job_table_start(&views[0].jobs);
     arena_start(&views[0].arena);
+    /* The slots exist, and have their hints. */
+    job_alloc(&views[0].jobs, JOB_HOST, &index);
+    job_free(&views[0].jobs, index, JOB_HOST);
 }
 
 void simulation_repair(int process)
 {
     struct pool *pool = &views[process];
-    int worker = explore_dead() - 1;
+    int worker = views[explore_dead()].self - 1;
 
+    views[explore_dead()].slot_count = 0; /* private memory dies with its process */
     repair_worker(pool, worker, 9);
     repair_ring_everybody(pool);
-    /* The replacement, a fork of the supervisor in the dead worker's place. */
+    explore_repaired();
+    /* From here on the replacement, a fork of the supervisor in the dead worker's place. */
     pool->role = ROLE_WORKER;
     pool->self = (uint16_t)(worker + 1);
-    worker_loop(pool);
 }
 
 bool simulation_private(int process, const volatile void *address)
@@ -128,24 +146,42 @@ static void check_hint(struct freemap *map, uint32_t count, bool free_entries[64
             explore_fail("a free entry has no hint: it is leaked");
 }
 
+/* Whether a process that lives has this job slot at hand for its next submission. */
+static bool kept(uint32_t index, uint16_t owner)
+{
+    size_t i, k;
+
+    for (i = 0; i < EXPLORE_PROCESSES; i++)
+        for (k = 0; views[i].self == owner && k < views[i].slot_count; k++)
+            if (views[i].slots[k] == index)
+                return true;
+    return false;
+}
+
+static void check_jobs_free(void)
+{
+    struct job_table *jobs = &views[0].jobs;
+    bool free_entries[64] = {false};
+    uint32_t i, count = job_table_count(jobs);
+
+    for (i = 0; i < count; i++) {
+        uint64_t word = shared_load(&job_at(jobs, i)->word, ACQUIRE);
+
+        free_entries[i] = job_state(word) == JOB_FREE;
+        if (!free_entries[i] && !(job_state(word) == JOB_HELD && kept(i, job_owner(word))))
+            explore_fail("a job slot is not free at the end: it is leaked");
+    }
+    check_hint(&jobs->map, count, free_entries);
+}
+
 void simulation_check_free(void)
 {
     struct pool *pool = &views[0];
     unsigned class;
     uint32_t i, count;
-    bool free_entries[64] = {false};
+    bool free_entries[64];
 
-    count = job_table_count(&pool->jobs);
-    for (i = 0; i < count; i++) {
-        uint64_t word = shared_load(&job_at(&pool->jobs, i)->word, ACQUIRE);
-        bool cached = job_state(word) == JOB_HELD && job_owner(word) == JOB_HOST;
-
-        /* The host keeps slots at hand; workers that are there may, too. */
-        if (job_state(word) != JOB_FREE && job_state(word) != JOB_HELD)
-            explore_fail("a job is left in the table");
-        free_entries[i] = job_state(word) == JOB_FREE && !cached;
-    }
-    check_hint(&pool->jobs.map, count, free_entries);
+    check_jobs_free();
     for (class = 0; class < pool->arena.classes; class++) {
         struct arena_class *c = &pool->arena.class[class];
         _Atomic uint64_t *words = segment_at(&pool->segment, c->words);

@@ -1,4 +1,5 @@
-/* A whole pool in the explorer: process 0 is the host, 1.. are workers, the last one repairs. */
+/* A whole pool in the explorer: process 0 is the host, 1.. are workers, then come further threads of
+ * the host, then the stretches of the supervisor's life that begin with a death. */
 #ifndef SIMULATION_H
 #define SIMULATION_H
 
@@ -6,7 +7,9 @@
 
 struct simulation {
     int workers;
-    unsigned ring_bits;    /* of the first level */
+    int threads;            /* further ones of the host */
+    unsigned ring_bits;     /* of the first level */
+    unsigned jobs;          /* at the same time, at most 64 */
     unsigned block_largest; /* bytes; 256 gives one class */
 };
 
@@ -14,7 +17,7 @@ struct simulation {
 void simulation_setup(const struct simulation *simulation);
 /* A process's own view of the pool. */
 struct pool *simulation_pool(int process);
-/* What the repairing process does: the supervisor's repair, then the replacement's life. */
+/* What a repairing process does first: the supervisor's repair. Then it is the replacement. */
 void simulation_repair(int process);
 /* The host's end of the pool: closes it and rings everybody. */
 void simulation_close(struct pool *pool);
@@ -22,7 +25,7 @@ void simulation_close(struct pool *pool);
 void simulation_await_event(void);
 /* A worker's slot, but for the bell, is its own until it dies: for struct explore_scenario. */
 bool simulation_private(int process, const volatile void *address);
-/* For check(): every block and slot is free, each has its hint, exactly once. */
+/* For check(): every block and slot is free, or kept by somebody who lives, and has its hint. */
 void simulation_check_free(void);
 
 #endif

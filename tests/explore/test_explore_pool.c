@@ -3,7 +3,6 @@
  * Process 0 is the host, then come the workers, and the supervisor's repair, which goes on as the
  * replacement of the worker that died.
  */
-#include <stdlib.h>
 #include <string.h>
 
 #include "atomic.h"
@@ -27,7 +26,7 @@ struct variant {
     size_t size; /* bytes of argument and result: inline, or from 97 on in blocks */
     int deaths;
     int preemptions;
-    bool long_run; /* only when a longer exploration is asked for */
+    bool longer;
 };
 
 static const struct variant *variant;
@@ -43,6 +42,7 @@ static int work(struct pool_job *job, const void *argument, size_t length)
     if (length != variant->size)
         explore_fail("an argument has the wrong size");
     number = *(const unsigned char *)argument;
+    explore_remember(number);
     result = pool_job_reserve(job, variant->size);
     if (!result)
         explore_fail("no room for a result");
@@ -95,6 +95,7 @@ static int nest(struct pool_job *job, const void *argument, size_t length)
     unsigned char number = *(const unsigned char *)argument;
     struct pool_future future;
 
+    explore_remember(number);
     if (submit(pool_current(), work, number + JOBS_MAX, &future) != 0)
         explore_fail("a nested submit failed");
     wait_and_collect(&future, number + JOBS_MAX);
@@ -151,7 +152,7 @@ static void host(struct pool *pool)
 static void setup(void)
 {
     struct simulation layout = {
-        .workers = variant->workers, .ring_bits = 1, .block_largest = 1024};
+        .workers = variant->workers, .ring_bits = 1, .jobs = 8, .block_largest = 1024};
 
     memset(runs, 0, sizeof runs);
     memset(outcome, 0, sizeof outcome);
@@ -160,12 +161,13 @@ static void setup(void)
 
 static void body(int process)
 {
-    if (process == 0)
+    if (process == 0) {
         host(simulation_pool(0));
-    else if (process <= variant->workers)
-        worker_loop(simulation_pool(process));
-    else
+        return;
+    }
+    if (process > variant->workers)
         simulation_repair(process);
+    worker_loop(simulation_pool(process));
 }
 
 static void check(void)
@@ -189,24 +191,24 @@ static void check(void)
     simulation_check_free();
 }
 
-static bool explore_variant(const struct variant *what)
+static void explore_variant(const struct variant *what)
 {
     struct explore_scenario scenario = {.name = what->name,
-                                        .processes = 1 + what->workers,
+                                        .processes = 1 + what->workers + what->deaths,
                                         .setup = setup,
                                         .body = body,
                                         .private = simulation_private,
                                         .check = check,
-                                        .repairer = -1,
+                                        .mortal = ((1U << what->workers) - 1) << 1,
+                                        .deaths = what->deaths,
+                                        .repairer = what->deaths ? 1 + what->workers : -1,
                                         .preemptions = what->preemptions};
 
+    /* The replacement of the first to die may be the second. */
+    if (what->deaths > 1)
+        scenario.mortal |= 1U << scenario.repairer;
     variant = what;
-    if (what->deaths) {
-        scenario.deaths = what->deaths;
-        scenario.mortal = ((1U << what->workers) - 1) << 1;
-        scenario.repairer = scenario.processes++;
-    }
-    return explore_report(&scenario);
+    explore_report(&scenario, what->longer);
 }
 
 int main(int argc, char **argv)
@@ -223,25 +225,22 @@ int main(int argc, char **argv)
         {"2 workers, 2 jobs, detached", DETACHED, 2, 2, 8, 0, 2, false},
         {"1 worker, a nested job", NESTED, 1, 1, 8, 0, 3, false},
         {"2 workers, a nested job", NESTED, 2, 1, 8, 0, 2, false},
-        {"1 worker, 1 job", COLLECT, 1, 1, 8, 1, 2, false},
-        {"1 worker, 1 job in blocks", COLLECT, 1, 1, 200, 1, 1, false},
-        {"2 workers, 2 jobs", COLLECT, 2, 2, 8, 1, 1, false},
-        {"2 workers, 2 jobs in blocks", COLLECT, 2, 2, 200, 1, 0, false},
-        {"1 worker, 1 job, told", NOTIFY, 1, 1, 8, 1, 2, false},
-        {"1 worker, 2 jobs, detached", DETACHED, 1, 2, 8, 1, 1, false},
-        {"2 workers, 2 jobs, cancelled", CANCEL, 2, 2, 8, 1, 0, false},
-        {"1 worker, a nested job", NESTED, 1, 1, 8, 1, 1, false},
-        {"2 workers, a nested job", NESTED, 2, 1, 8, 1, 0, false},
-        {"2 workers, 2 jobs in blocks", COLLECT, 2, 2, 200, 1, 1, true},
-        {"2 workers, 3 jobs", COLLECT, 2, 3, 8, 1, 1, true},
-        {"2 workers, 2 nested jobs", NESTED, 2, 2, 8, 1, 0, true},
-        {"1 worker, 1 job", COLLECT, 1, 1, 8, 1, 3, true},
+        {"1 worker, 1 job; a death", COLLECT, 1, 1, 8, 1, 2, false},
+        {"1 worker, 1 job in blocks; a death", COLLECT, 1, 1, 200, 1, 1, false},
+        {"2 workers, 2 jobs; a death", COLLECT, 2, 2, 8, 1, 0, false},
+        {"2 workers, 2 jobs in blocks; a death", COLLECT, 2, 2, 200, 1, 0, false},
+        {"1 worker, 1 job, told; a death", NOTIFY, 1, 1, 8, 1, 2, false},
+        {"1 worker, 2 jobs, detached; a death", DETACHED, 1, 2, 8, 1, 1, false},
+        {"2 workers, 2 jobs, cancelled; a death", CANCEL, 2, 2, 8, 1, 0, false},
+        {"1 worker, a nested job; a death", NESTED, 1, 1, 8, 1, 1, false},
+        {"2 workers, a nested job; a death", NESTED, 2, 1, 8, 1, 0, false},
+        {"1 worker, 1 job; 2 deaths", COLLECT, 1, 1, 8, 2, 0, false},
+        {"2 workers, 2 jobs; 2 deaths", COLLECT, 2, 2, 8, 2, 0, false},
     };
-    bool longer = argc > 1 && strcmp(argv[1], "--long") == 0, all = true;
     size_t i;
 
+    explore_arguments(argc, argv);
     for (i = 0; i < sizeof variants / sizeof *variants; i++)
-        if (longer || !variants[i].long_run)
-            all &= explore_variant(&variants[i]);
-    return all ? EXIT_SUCCESS : EXIT_FAILURE;
+        explore_variant(&variants[i]);
+    return explore_finish();
 }

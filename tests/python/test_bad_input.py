@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 import pytest
-from support import MIB, Gate, descendants, pass_gates
+from support import MIB, Gate, descendants, pass_gates, until
 
 from libpool import Executor, Pool
 
@@ -237,6 +237,7 @@ def test_the_exit_of_a_child_that_inherited_the_pool_does_no_harm(
 ) -> None:
     future = workers.submit(pass_gates, started, held, 5)
     started.wait_for()
+    until(lambda: len(workers.worker_pids()) == 2)
     pids = workers.worker_pids()
     child = multiprocessing.get_context("fork").Process(target=_drop, args=[workers, future])
     child.start()

@@ -125,12 +125,15 @@ def wait_until(condition, seconds=10):
 
 def occupy(pool, seconds=0.5):
     """Keep all workers busy for a while."""
-    futures = [pool.submit(time.sleep, seconds) for _ in range(pool.workers)]
-    wait_until(lambda: all(future.running() for future in futures))
-    return futures
+    while True:  # again, if a worker was too slow to start
+        futures = [pool.submit(time.sleep, seconds) for _ in range(pool.workers)]
+        while not any(future.done() for future in futures):
+            if all(future.running() for future in futures):
+                return futures
+            time.sleep(0.001)
 
 
-# ---- Values ---------------------------------------------------------------------------------------
+# ---- Values -------------------------------------------------------------------------------------
 
 DIRECT = [
     *(None, True, False, 0.0, -0.0, 1.5, math.inf, "", "a", "é", "€", "\U0001f40d", b"", b"a\0b"),
@@ -227,7 +230,7 @@ def test_a_list_that_changes_while_a_long_argument_is_copied(own):
         thread.join()
 
 
-# ---- Submitting -----------------------------------------------------------------------------------
+# ---- Submitting ---------------------------------------------------------------------------------
 
 
 def test_not_callable_is_named(shared):
@@ -336,7 +339,7 @@ def inverse(x):
     return 1 / x
 
 
-# ---- Functions and guards -------------------------------------------------------------------------
+# ---- Functions and guards -----------------------------------------------------------------------
 
 
 def test_function_is_described_once(own):
@@ -428,7 +431,7 @@ def test_function_that_the_worker_can_not_load(own):
             pool.submit(same, 1).result(10)
 
 
-# ---- Outcomes -------------------------------------------------------------------------------------
+# ---- Outcomes -----------------------------------------------------------------------------------
 
 
 def test_exception_keeps_type_arguments_and_traceback(shared):
@@ -497,7 +500,7 @@ def test_terminate_cancels(own):
         pool.submit(same, 1)
 
 
-# ---- Future: concurrent.futures's semantics ---------------------------------------------------------
+# ---- Future: concurrent.futures's semantics -----------------------------------------------------
 
 
 def test_is_a_future_that_nobody_can_make(shared):
@@ -620,6 +623,8 @@ def test_wait_and_as_completed(own):
     futures = [pool.submit(same, i) for i in range(200)]
     done, not_done = cf.wait(futures, timeout=10)
     assert done == set(futures) and not not_done
+    for future in occupy(pool, 0.05):  # both workers are up
+        future.result()
     slow, broken = pool.submit(time.sleep, 0.5), pool.submit(fail, ValueError())
     assert cf.wait([slow, broken], return_when=cf.FIRST_EXCEPTION).done == {broken}
     assert cf.wait([slow, broken], return_when=cf.FIRST_COMPLETED).done == {broken}
@@ -664,9 +669,11 @@ def test_result_from_many_threads(own):
         lambda: pool.submit(make, SlowToLoad),
     ):
         future, results = make_future(), []
-        threads = [
-            threading.Thread(target=lambda: results.append(future.result())) for _ in range(8)
-        ]
+
+        def work(future=future, results=results):
+            results.append(future.result())
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -724,7 +731,7 @@ def test_asyncio(shared):
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals")
 def test_interrupt_while_waiting(own):
     pool = own()
-    future = pool.submit(time.sleep, 0.6)
+    future = pool.submit(time.sleep, 0.8)
     for watched in (False, True):
         if watched:
             future._condition  # noqa: B018
@@ -747,7 +754,7 @@ def test_interrupt_while_loading_leaves_the_result_to_be_fetched(shared):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# ---- In the workers -----------------------------------------------------------------------------------
+# ---- In the workers -----------------------------------------------------------------------------
 
 
 def fibonacci(n):
@@ -768,7 +775,8 @@ def nested_services():
     thread = threading.Thread(target=lambda: told.append(pool.submit(same, "side").result()))
     thread.start()
     thread.join()
-    return len(done), total, type(error), len(told), told[1], pool.submit_chunk(same, [1], False).result()
+    chunk = pool.submit_chunk(same, [1], False).result()
+    return len(done), total, type(error), len(told), told[1], chunk
 
 
 def where():
@@ -834,14 +842,13 @@ def test_many_threads_submit(own):
     assert sums == [sum(range(2000))] * 4
 
 
-# ---- Lifetime -----------------------------------------------------------------------------------------
+# ---- Lifetime -----------------------------------------------------------------------------------
 
 
 def test_inherited_pool_is_inert(own):
     pool = own()
     plain, watched = occupy(pool)
     watched.add_done_callback(lambda future: None)
-    ended = pool.submit
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -864,7 +871,7 @@ def test_inherited_pool_is_inert(own):
                     problems.append(error)
         if pool.check() != -errno.EXDEV or _core.current() is not None:
             problems.append("check")
-        del pool, plain, watched, ended
+        del pool, plain, watched
         gc.collect()
         os.write(write, repr(problems).encode())
         os._exit(0)
@@ -921,7 +928,6 @@ def test_futures_in_reference_cycles_are_collected(shared):
             future.add_done_callback(id)
         future.result(10).append(future)
         references.append(weakref.ref(future))
-    wait_until(lambda: not any(t.name.startswith("x") for t in threading.enumerate()))
     del future
     wait_until(lambda: gc.collect() is not None and not any(ref() for ref in references))
 
@@ -1012,3 +1018,35 @@ def test_stats(own):
     assert 0 < stats["memory"] < stats["memory_limit"]
     assert len(set(pool.worker_pids())) == 3
     assert {pool.submit(pid).result(10) for _ in range(20)} <= set(pool.worker_pids())
+
+
+class NoRepr:
+    def __reduce__(self):
+        raise ValueError("no pickle")
+
+    def __repr__(self):
+        raise ValueError("no repr")
+
+    def __call__(self):
+        pass
+
+
+def test_objects_that_have_no_repr_and_no_pickle(shared):
+    assert "NoRepr object" in "".join(shared.submit(same, NoRepr()).exception(10).__notes__)
+    assert "NoRepr object" in "".join(shared.submit(make, NoRepr).exception(10).__notes__)
+    shared.registry.describe = lambda fn: (pickle.dumps(fn), None)
+    assert "NoRepr object" in "".join(shared.submit(NoRepr()).exception(10).__notes__)
+
+
+def test_the_longest_timeout(shared):
+    assert shared.submit(time.sleep, 0.05).result(threading.TIMEOUT_MAX) is None
+    with pytest.raises(OverflowError):
+        shared.submit(time.sleep, 0.05).result(threading.TIMEOUT_MAX + 1)
+
+
+def test_arguments_nested_too_deep(shared):
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    error = shared.submit(same, value).exception(10)
+    assert isinstance(error, RecursionError | pickle.PicklingError)

@@ -91,6 +91,7 @@ def test_map_loses_the_chunk_of_the_worker_that_died(pool: Pool, executor: Execu
 def test_a_worker_that_is_killed_from_outside(started: Gate, held: Gate, workers: Any) -> None:
     first = workers.submit(pass_gates, started, held, os.getpid())
     started.wait_for()
+    until(lambda: len(workers.worker_pids()) == 2)
     pids = set(workers.worker_pids())
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -175,6 +176,7 @@ def test_the_death_of_the_supervisor_breaks_the_pool(
     callbacks: list[object] = []
     futures[-1].add_done_callback(callbacks.append)
     started.wait_for()
+    until(lambda: len(workers.worker_pids()) == 2)
     pids = workers.worker_pids()
     os.kill(workers.supervisor_pid, signal.SIGKILL)
     for future in futures:

@@ -1,0 +1,302 @@
+/* The state machine of one job: claim, end, cancel, wait, release and collect race for its word.
+ *
+ * The job is queued at the start. Its slot is used `rounds` times: who collects it in one
+ * generation queues it in the next, so that claims, ends and copies of the future from one
+ * generation meet the job of the next.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "atomic.h"
+#include "explore.h"
+#include "simulation.h"
+
+#define ROUNDS_MAX 3
+
+enum part {
+    NOBODY,
+    WAITS,    /* waits for the end, collects, and queues the next one */
+    COPY,     /* waits with a copy of the future of the first round, and tries to collect */
+    RELEASES, /* lets go of it at once: whoever comes last frees the slot */
+    CANCELS,  /* tries to, in each round */
+    WORKS,    /* claims and ends what it finds */
+    BREAKS,   /* ends as lost what it finds running, as when the pool breaks */
+    REPAIRS
+};
+
+struct variant {
+    const char *name;
+    enum part part[EXPLORE_PROCESSES]; /* workers at 1 and 2; 2 may be another thread */
+    int workers, rounds;
+    int deaths, preemptions;
+    bool longer;
+};
+
+static const struct variant *variant;
+static uint32_t slot;
+/* For each generation: whether its job has ended, and how many were told that they did it. */
+static int ended[ROUNDS_MAX + 1], won[ROUNDS_MAX + 1], collected[ROUNDS_MAX + 1];
+/* The round that each process waits for. */
+static uint32_t waited[EXPLORE_PROCESSES];
+static uint64_t word_before;
+
+static _Atomic uint64_t *word_of_job(void)
+{
+    return &job_at(&simulation_pool(0)->jobs, slot)->word;
+}
+
+static int count_parts(void)
+{
+    int count = 0;
+
+    while (count < EXPLORE_PROCESSES && variant->part[count] != NOBODY)
+        count++;
+    return count;
+}
+
+static void setup(void)
+{
+    int processes = count_parts();
+    struct simulation layout = {.workers = variant->workers,
+                                .threads = processes - 1 - variant->workers - variant->deaths,
+                                .ring_bits = 1,
+                                .jobs = 1,
+                                .block_largest = 256};
+
+    memset(ended, 0, sizeof ended);
+    memset(won, 0, sizeof won);
+    memset(collected, 0, sizeof collected);
+    simulation_setup(&layout);
+    job_alloc(&simulation_pool(0)->jobs, JOB_HOST, &slot);
+    job_queue(&simulation_pool(0)->jobs, slot, 0);
+    word_before = *word_of_job();
+}
+
+/* ---- What they do ---- */
+
+static void wait_for(struct pool *pool, uint32_t generation)
+{
+    struct pool_future future = {pool, slot, generation};
+    int error;
+
+    waited[pool - simulation_pool(0)] = generation;
+    error = pool_future_wait(&future, POOL_FOREVER);
+    if (error == 0 && !ended[generation])
+        explore_fail("a wait ended before the job did");
+    if (error && (error != -ESTALE || !collected[generation]))
+        explore_fail("a wait failed");
+}
+
+static bool collect(struct pool *pool, uint32_t generation)
+{
+    if (!job_collect(&pool->jobs, slot, generation, JOB_HOST))
+        return false;
+    if (job_generation(*word_of_job()) != generation + 1 || ++collected[generation] > 1)
+        explore_fail("a job was collected twice");
+    return true;
+}
+
+static void wait_in_rounds(struct pool *pool)
+{
+    uint32_t round;
+
+    for (round = 0; round < (uint32_t)variant->rounds; round++) {
+        explore_forget(round);
+        wait_for(pool, round);
+        if (!collect(pool, round)) {
+            if (variant->part[2] != COPY)
+                explore_fail("nobody else could have collected it");
+            return; /* the other one goes on with it */
+        }
+        if (round + 1 < (uint32_t)variant->rounds)
+            job_queue(&pool->jobs, slot, 0);
+    }
+}
+
+static void cancel_in_rounds(struct pool *pool)
+{
+    uint32_t round;
+
+    for (round = 0; round < (uint32_t)variant->rounds; round++) {
+        explore_forget(round);
+        if (schedule_cancel(pool, slot, round, JOB_CANCELLED))
+            won[round]++;
+    }
+}
+
+static void work(struct pool *pool)
+{
+    int turn;
+
+    for (turn = 0; turn < variant->rounds; turn++) {
+        uint32_t generation = job_generation(shared_load(word_of_job(), ACQUIRE));
+
+        if (!schedule_claim(pool, slot, generation))
+            continue;
+        if (schedule_end(pool, slot, generation, pool->self, JOB_FINISHED))
+            won[generation]++;
+        schedule_pop(pool);
+    }
+}
+
+static void break_off(struct pool *pool)
+{
+    uint64_t word = shared_load(word_of_job(), ACQUIRE);
+
+    if (job_state(word) == JOB_RUNNING &&
+        schedule_end(pool, slot, job_generation(word), job_owner(word), JOB_LOST))
+        won[job_generation(word)]++;
+}
+
+static void body(int process)
+{
+    struct pool *pool = simulation_pool(process);
+    struct pool_future future = {pool, slot, 0};
+
+    switch (variant->part[process]) {
+    case WAITS:
+        wait_in_rounds(pool);
+        break;
+    case COPY:
+        wait_for(pool, 0);
+        if (collect(pool, 0) && variant->rounds > 1)
+            job_queue(&pool->jobs, slot, 0); /* and nobody waits for it any more */
+        break;
+    case RELEASES:
+        pool_future_release(&future);
+        break;
+    case CANCELS:
+        cancel_in_rounds(pool);
+        break;
+    case WORKS:
+        work(pool);
+        break;
+    case BREAKS:
+        break_off(pool);
+        break;
+    case REPAIRS:
+        simulation_repair(process);
+        work(pool);
+        break;
+    case NOBODY:
+        break;
+    }
+}
+
+/* ---- What must hold ---- */
+
+/* Whether the word may change so in one step. */
+static bool may_become(uint64_t from, uint64_t to)
+{
+    enum job_state a = job_state(from), b = job_state(to);
+
+    if (a >= JOB_FINISHED && a <= JOB_LOST)
+        return b == JOB_HELD && job_generation(to) == job_generation(from) + 1 && !job_flags(to);
+    if (job_generation(from) != job_generation(to))
+        return false;
+    switch (a) {
+    case JOB_FREE:
+        return b == JOB_HELD;
+    case JOB_HELD:
+        return b == JOB_QUEUED || b == JOB_FREE;
+    case JOB_QUEUED:
+        return (b == JOB_QUEUED && job_owner(from) == job_owner(to)) || b == JOB_CANCELLED ||
+               (b == JOB_RUNNING && job_owner(to) != JOB_HOST);
+    case JOB_RUNNING:
+        return (b == JOB_RUNNING || (b >= JOB_FINISHED && b <= JOB_LOST)) &&
+               job_owner(from) == job_owner(to);
+    default:
+        return false;
+    }
+}
+
+static void observe(void)
+{
+    uint64_t word = *word_of_job();
+
+    if (word != word_before && !may_become(word_before, word))
+        explore_fail("the word changed as a job's can't");
+    if (job_flags(word_before) & ~job_flags(word) && !job_ended(word_before))
+        explore_fail("a flag was overlooked");
+    if (job_ended(word) && !job_ended(word_before))
+        ended[job_generation(word)]++;
+    word_before = word;
+}
+
+static void check_sleepers(uint64_t word)
+{
+    int i;
+
+    for (i = 0; i < EXPLORE_PROCESSES; i++)
+        if (explore_sleeping(i) && (job_ended(word) || job_generation(word) != waited[i]))
+            explore_fail("somebody sleeps on a job that has ended");
+}
+
+static void check(void)
+{
+    uint64_t word = *word_of_job();
+    int round;
+
+    check_sleepers(word);
+    for (round = 0; round < variant->rounds; round++)
+        if (won[round] > ended[round] || (won[round] < ended[round] && !explore_deaths()))
+            explore_fail("not just one was told that it ended the job");
+    if (job_state(word) == JOB_RUNNING)
+        explore_fail("a job runs, and nobody runs it");
+    if (variant->part[0] == RELEASES && job_ended(word))
+        explore_fail("a job has ended, and nobody will free it");
+    if (variant->part[0] == RELEASES && job_state(word) != JOB_QUEUED)
+        simulation_check_free();
+}
+
+static void explore_variant(const struct variant *what)
+{
+    struct explore_scenario scenario = {.name = what->name,
+                                        .setup = setup,
+                                        .body = body,
+                                        .private = simulation_private,
+                                        .observe = observe,
+                                        .check = check,
+                                        .mortal = ((1U << what->workers) - 1) << 1,
+                                        .deaths = what->deaths,
+                                        .preemptions = what->preemptions,
+                                        /* Nobody may ever come to take the job. */
+                                        .sleepers = ~0U,
+                                        .operation = 60};
+
+    variant = what;
+    scenario.processes = count_parts();
+    scenario.repairer = what->deaths ? scenario.processes - what->deaths : -1;
+    explore_report(&scenario, what->longer);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct variant variants[] = {
+        {"two claim", {WAITS, WORKS, WORKS}, 2, 1, 0, -1, false},
+        {"two claim, in 2 rounds", {WAITS, WORKS, WORKS}, 2, 2, 0, -1, false},
+        {"claim and cancel", {WAITS, WORKS, CANCELS}, 1, 1, 0, -1, false},
+        {"claim and cancel, in 2 rounds", {WAITS, WORKS, CANCELS}, 1, 2, 0, -1, false},
+        {"finish and break", {WAITS, WORKS, BREAKS}, 1, 1, 0, -1, false},
+        {"finish and break, in 2 rounds", {WAITS, WORKS, BREAKS}, 1, 2, 0, -1, false},
+        {"two wait", {WAITS, WORKS, COPY}, 1, 1, 0, -1, false},
+        {"two wait, in 2 rounds", {WAITS, WORKS, COPY}, 1, 2, 0, -1, false},
+        {"two wait, and a cancel", {WAITS, WORKS, COPY, CANCELS}, 1, 1, 0, -1, false},
+        {"two claim, and a cancel", {WAITS, WORKS, WORKS, CANCELS}, 2, 1, 0, -1, false},
+        {"release", {RELEASES, WORKS, CANCELS}, 1, 1, 0, -1, false},
+        {"release twice", {RELEASES, WORKS, RELEASES}, 1, 1, 0, -1, false},
+        {"release and break", {RELEASES, WORKS, BREAKS}, 1, 1, 0, -1, false},
+        {"two claim; a death", {WAITS, WORKS, WORKS, REPAIRS}, 2, 1, 1, -1, false},
+        {"claim and cancel; a death", {WAITS, WORKS, CANCELS, REPAIRS}, 1, 1, 1, -1, false},
+        {"finish and break; a death", {WAITS, WORKS, BREAKS, REPAIRS}, 1, 1, 1, -1, false},
+        {"two wait; a death", {WAITS, WORKS, COPY, REPAIRS}, 1, 1, 1, -1, false},
+        {"release; a death", {RELEASES, WORKS, CANCELS, REPAIRS}, 1, 1, 1, -1, false},
+        {"claim, in 2 rounds; a death", {WAITS, WORKS, REPAIRS}, 1, 2, 1, -1, false},
+    };
+    size_t i;
+
+    explore_arguments(argc, argv);
+    for (i = 0; i < sizeof variants / sizeof *variants; i++)
+        explore_variant(&variants[i]);
+    return explore_finish();
+}
