@@ -55,7 +55,8 @@ bool harness_ends(int pidfd, int milliseconds);
 
 /* ---- Between processes ---- */
 
-/* Zeroed memory that processes forked from now on share, until the end of the test. */
+/* Zeroed memory that processes forked from now on share. Never reused: what a test that failed has
+ * left running writes to its own. */
 void *harness_shared(size_t size);
 
 /* Counts up, and wakes who waits in harness_await(). */

@@ -13,6 +13,8 @@ from support import MIB, Gate, descendants, pass_gates, until
 
 from libpool import Executor, Pool
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
 
 def square(x: int) -> int:
     return x * x

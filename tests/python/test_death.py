@@ -201,6 +201,8 @@ def test_a_map_ends_when_the_supervisor_dies(started: Gate, held: Gate, pool: Po
 def test_a_broken_pool_can_be_ended(workers: Any) -> None:
     os.kill(workers.supervisor_pid, signal.SIGKILL)
     until(lambda: workers.check() != 0)
+    if isinstance(workers, Executor):
+        workers.shutdown()
     workers.terminate()
     workers.join()
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from libpool._errors import RemoteTraceback, worker_died
 from libpool._pickling import dumps_exception, loads_exception
-from support import program, start
+from support import program, start, until
 
 from libpool import BrokenPool, Executor, Pool, RemoteError, WorkerDied
 
@@ -393,4 +393,4 @@ def test_sys_exit_in_a_job_ends_the_job_only(workers: Any, code: int) -> None:
     with pytest.raises(SystemExit) as caught:
         workers.submit(sys.exit, code).result()
     assert caught.value.code == code
-    assert pid in workers.worker_pids()
+    until(lambda: pid in workers.worker_pids())

@@ -95,7 +95,8 @@ def test_apply_passes_arguments_and_keywords(pool: Pool) -> None:
     assert pool.apply(add, (1, 2)) == 3
     assert pool.apply(add, (1,), {"y": 2, "z": 3}) == 6
     assert pool.apply(add, [1], {"y": 2}) == 3
-    assert pool.apply(os.getpid) in pool.worker_pids()
+    pid = pool.apply(os.getpid)
+    until(lambda: pid in pool.worker_pids())
 
 
 def test_submit_returns_a_future(pool: Pool) -> None:
@@ -176,7 +177,7 @@ def test_initializer_is_called_once_in_each_worker(gate: Callable[[], Gate]) -> 
         while told.count(b" ") < 3:
             told += os.read(seen.read_end, 1000)
         pool.map(square, range(100), chunksize=1)
-        assert sorted(map(int, told.split())) == sorted(pool.worker_pids())
+        until(lambda: sorted(map(int, told.split())) == sorted(pool.worker_pids()))
     os.set_blocking(seen.read_end, False)
     with pytest.raises(BlockingIOError):
         os.read(seen.read_end, 1000)
