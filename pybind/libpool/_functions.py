@@ -20,6 +20,7 @@ class of the user's program is looked at anew each time, here, with what is know
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import sys
@@ -53,12 +54,16 @@ _MISSING = object()
 _SCALARS = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes)
 
 
+_count = itertools.count()
+
+
 class Registry:
     """What the workers of one pool know. Make it right before the supervisor is forked."""
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()
         self._host = os.getpid()
+        self.token = f"{self._host}-{next(_count)}"
         self._known: dict[int, _Known] = {}
         _pickling.registries.add(self)
 

@@ -63,14 +63,25 @@ class Base(_core.Workers):
         if memory_limit != 0 and memory_limit < _MIN_MEMORY:
             raise ValueError(f"memory_limit must be 0 or at least {_MIN_MEMORY} bytes")
         _flush()  # or each worker would print once more what waits in the buffers
+        self._registry = registry = Registry()
         self._start(
             workers,
             memory_limit=memory_limit,
-            start=functools.partial(_begin_work, initializer, tuple(initargs)),
+            start=functools.partial(_begin_work, registry.token, initializer, tuple(initargs)),
             stop=_end_work,
-            registry=Registry(),
+            registry=registry,
         )
         _running.add(self)
+
+    def close(self) -> None:
+        """Take no more calls. Those that were submitted run, then the workers end."""
+        super().close()
+        _pickling.registries.discard(self._registry)
+
+    def terminate(self) -> None:
+        """End the pool now: calls that wait or run are cancelled, all its processes end."""
+        super().terminate()
+        _pickling.registries.discard(self._registry)
 
     def _usable(self) -> bool:
         """Whether this is the process that made the pool."""
@@ -124,7 +135,10 @@ atexit.register(_at_exit)
 
 
 def _begin_work(
-    initializer: Callable[..., object] | None, initargs: tuple[Any, ...], worker: int
+    token: str,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    worker: int,
 ) -> None:
     """The first thing that a worker does."""
     signal.set_wakeup_fd(-1)  # an event loop of the host has set it
@@ -133,7 +147,7 @@ def _begin_work(
     with contextlib.suppress(AttributeError, ValueError):  # what takes its place may lack it
         # A worker may be killed at any time, and what it has printed should be there all the same.
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    _pickling.enter_worker()
+    _pickling.enter_worker(token)
     name = f"libpool-{worker}"
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
         comm.write(name)  # what ps and top show

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import operator
 import pickle
 import re
 import traceback
@@ -41,7 +42,10 @@ SAME, DRIFTED, CHANGED = range(3)
 around it has changed in the host; another function, or nothing."""
 
 registries: weakref.WeakSet[Registry] = weakref.WeakSet()
-"""The registries of all pools of this process."""
+"""The registries of all pools of this process that take jobs."""
+
+_own_token: str | None = None
+"""In a worker: the token of its pool's registry."""
 
 
 def dumps(obj: Any, known_to: Iterable[Registry] | None = None) -> bytes:
@@ -77,6 +81,8 @@ def dumps(obj: Any, known_to: Iterable[Registry] | None = None) -> bytes:
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Sends functions and classes by reference where all of `known_to` have the same one.
+
+    A class that only some of them have goes in both ways, and each worker takes the right one.
 
     Attributes
     ----------
@@ -167,7 +173,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if len(reduced) < 6:  # a built-in type
             return reduced
         make, args, state, _, _, set_state = reduced
-        return _make_class, (make, args), (set_state, state), None, None, _set_class_state
+        known = [one.token for one in self._known_to if one.standing(cls) == SAME]
+        where = (known, cls.__module__, cls.__qualname__)
+        return _make_class, (make, args, where), (set_state, state), None, None, _set_class_state
 
 
 class PatchedModule:
@@ -197,18 +205,25 @@ _copies: weakref.WeakSet[type] = weakref.WeakSet()
 """The classes of this process that were defined in another one."""
 
 
-def enter_worker() -> None:
+def enter_worker(token: str) -> None:
     """Forget which classes this process has sent by value: it was the host that did.
 
     What the host has under the identifier of such a class is its own; what this process has is a
     copy of it from the moment of the fork, and must not be changed.
     """
+    global _own_token
+    _own_token = token
     cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.clear()
     cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.clear()
     _copies.clear()
 
 
-def _make_class(make: Callable[..., type], args: tuple[Any, ...]) -> type:
+def _make_class(
+    make: Callable[..., type], args: tuple[Any, ...], where: tuple[list[str], str, str]
+) -> type:
+    tokens, module, name = where
+    if _own_token in tokens:
+        return cast(type, operator.attrgetter(name)(importlib.import_module(module)))
     identifier = args[-2]
     known = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(identifier)
     if known is not None:

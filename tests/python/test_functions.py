@@ -816,7 +816,7 @@ def test_two_pools_made_at_different_times_know_different_things(tmp_path: Path)
                 return 1
 
         def get(a):
-            return a.get()
+            return a.get(), isinstance(a, A)
 
         first = libpool.Pool(1)
 
@@ -830,6 +830,7 @@ def test_two_pools_made_at_different_times_know_different_things(tmp_path: Path)
         second = libpool.Pool(1)
         print([p.apply(f, (1,)) for p in (first, second, first, second)])
         print([p.apply(get, (A(),)) for p in (first, second)])
+        print([type(p.apply(A)) is A for p in (first, second)])
 
         def f(x):
             return x + 3
@@ -839,7 +840,7 @@ def test_two_pools_made_at_different_times_know_different_things(tmp_path: Path)
         second.terminate()
         """,
     )
-    assert run(path) == "[3, 3, 3, 3]\n[2, 2]\n[4, 4]\n"
+    assert run(path) == "[3, 3, 3, 3]\n[(2, True), (2, True)]\n[True, True]\n[4, 4]\n"
 
 
 def test_a_nested_submit_of_a_function_sent_by_value(tmp_path: Path) -> None:
