@@ -124,6 +124,8 @@ int pool_future_outcome(const struct pool_future *future, int *detail)
         return POOL_CANCELLED;
     case JOB_LOST:
         return POOL_LOST;
+    case JOB_TIMEOUT:
+        return POOL_TIMEOUT;
     default:
         return -ESTALE;
     }
@@ -172,6 +174,8 @@ int pool_future_result(const struct pool_future *future, const void **data, size
         return -EOWNERDEAD;
     case POOL_CANCELLED:
         return -ECANCELED;
+    case POOL_TIMEOUT:
+        return -ETIME;
     default:
         return outcome;
     }
@@ -187,6 +191,41 @@ int pool_future_cancel(const struct pool_future *future)
         return done;
     return schedule_cancel(future->pool, future->index, future->generation, JOB_CANCELLED) ? 0
                                                                                            : -EBUSY;
+}
+
+int pool_future_kill(const struct pool_future *future)
+{
+    struct pool *pool = future->pool;
+    int error = check_future(future);
+
+    while (!error) {
+        error = job_doom(&pool->jobs, future->index, future->generation, JOB_KILLED);
+        if (error == 0) {
+            schedule_kick_supervisor(pool);
+            return 0;
+        }
+        if (error == 1)
+            return -EBUSY;
+        if (error == -EAGAIN) {
+            if (schedule_cancel(pool, future->index, future->generation, JOB_CANCELLED))
+                return 0;
+            error = 0; /* claimed in between */
+        }
+    }
+    return error;
+}
+
+int64_t pool_future_part(const struct pool_future *future)
+{
+    int error = check_future(future);
+
+    if (!error && ended(future) < 0)
+        error = -ESTALE;
+    if (error)
+        return error;
+    if (!schedule_has_options(future->pool, future->index))
+        return 0;
+    return shared_load(&job_options(job_of(future))->part, RELAXED);
 }
 
 /* ---- Completions ---- */

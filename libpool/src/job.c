@@ -11,7 +11,7 @@
 uint64_t payload_pack(struct payload payload)
 {
     return (payload.block >> 8) << 32 | (uint64_t)payload.extra << 16 |
-           (uint64_t)payload.size << 8 |
+           (uint64_t)payload.options << 15 | (uint64_t)payload.size << 8 |
            (payload.kind == PAYLOAD_BLOCK ? ((payload.block & 0xff) - 1) << 3 : 0) |
            (uint64_t)payload.host << 2 | (uint64_t)payload.kind;
 }
@@ -21,7 +21,8 @@ struct payload payload_unpack(uint64_t packed)
     struct payload payload = {
         .kind = (enum payload_kind)(packed & 3),
         .host = packed >> 2 & 1,
-        .size = (uint8_t)(packed >> 8),
+        .options = packed >> 15 & 1,
+        .size = (uint8_t)(packed >> 8 & 127),
         .extra = (uint16_t)(packed >> 16),
     };
 
@@ -169,8 +170,36 @@ bool job_claim(struct job_table *table, uint32_t index, uint64_t seen, uint16_t 
                       ACQ_REL);
 }
 
-bool job_end(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner,
-             enum job_state state, unsigned *flags)
+bool job_requeue(struct job_table *table, uint32_t index, uint64_t seen, uint16_t submitter)
+{
+    /* RUNNING -> QUEUED: whatever flags it has, it keeps. In no ring until the caller puts it there. */
+    return shared_cas(
+        &job_at(table, index)->word, &seen,
+        job_word_make(job_generation(seen), submitter, job_flags(seen), JOB_QUEUED), ACQ_REL);
+}
+
+int job_doom(struct job_table *table, uint32_t index, uint32_t generation, enum job_flag flag)
+{
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, ACQUIRE);
+
+    for (;;) {
+        if (job_generation(word) != generation || job_state(word) < JOB_QUEUED)
+            return -ESTALE;
+        if (job_state(word) == JOB_QUEUED)
+            return -EAGAIN;
+        if (job_ended(word))
+            return 1;
+        if (job_flags(word) & JOB_DOOMED)
+            return 0;
+        /* RUNNING -> RUNNING and doomed: the worker's own end of the job fails from here on. */
+        if (shared_cas(&job->word, &word, word | (uint64_t)flag << 8, ACQ_REL))
+            return 0;
+    }
+}
+
+int job_end(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner,
+            enum job_state state, unsigned *flags)
 {
     struct job *job = job_at(table, index);
     uint64_t word = shared_load(&job->word, RELAXED);
@@ -178,13 +207,15 @@ bool job_end(struct job_table *table, uint32_t index, uint32_t generation, uint1
     while (job_state(word) == JOB_RUNNING && job_generation(word) == generation &&
            job_owner(word) == owner) {
         *flags = job_flags(word);
+        if (state == JOB_FINISHED && (*flags & JOB_DOOMED))
+            return -ECANCELED;
         /* RUNNING -> ended: release publishes the result. A flag set meanwhile makes it fail, so
-         * that none is overlooked. Death before: the job DIED; right after: the repair announces it, since
-         * the worker's stack still names it. */
+         * that none is overlooked. Death before: the job DIED; right after: the repair announces
+         * it, since the worker's stack still names it. */
         if (shared_cas(&job->word, &word, job_word_make(generation, owner, *flags, state), ACQ_REL))
-            return true;
+            return 0;
     }
-    return false;
+    return -ESTALE;
 }
 
 bool job_cancel(struct job_table *table, uint32_t index, uint32_t generation, enum job_state state,

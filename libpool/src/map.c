@@ -48,6 +48,7 @@ static int run_chunk(struct pool_job *job, const void *argument, size_t size)
         struct pool_job one = *job;
         int status;
 
+        pool_job_part(job, (uint32_t)i);
         one.result = (struct payload){.kind = PAYLOAD_NONE};
         one.argument = item;
         one.size = chunk->item_size;

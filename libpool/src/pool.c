@@ -41,6 +41,7 @@ void pool_config_init(struct pool_config *config)
     memset(config, 0, sizeof *config);
     config->size = sizeof *config;
     config->workers = pool_cpu_count();
+    config->timeout = POOL_FOREVER;
 }
 
 /* Reserves all regions. `largest` is that of the arena's blocks. */
@@ -112,6 +113,8 @@ static int check_config(const struct pool_config *config)
     if (config->workers < 1 || config->workers > POOL_MAX_WORKERS)
         return -EINVAL;
     if (config->memory_limit && config->memory_limit < MEMORY_MIN)
+        return -EINVAL;
+    if (config->timeout < 1 || config->retries < 0 || config->retries > 255)
         return -EINVAL;
     return config->host && config->host->size != sizeof *config->host ? -EINVAL : 0;
 }
@@ -186,6 +189,10 @@ int pool_create(struct pool **out, const struct pool_config *config)
         return -ENOMEM;
     pool->workers = config->workers;
     pool->spinners = pool_cpu_count() > 3 ? pool_cpu_count() / 2 : 1;
+    pool->timeout = config->timeout;
+    pool->retries = config->retries;
+    pool->worker_memory = config->worker_memory;
+    pool->worker_jobs = config->worker_jobs;
     if (config->host)
         pool->host = *config->host;
     pool->self = JOB_HOST;
@@ -301,12 +308,10 @@ static void advance_state(struct pool *pool, uint32_t state)
 {
     _Atomic uint32_t *shared = &pool_control(pool)->state;
     uint32_t now = shared_load(shared, ACQUIRE);
-    uint64_t one = 1;
 
     while (now < state && !shared_cas(shared, &now, state, SEQ_CST))
         ;
-    if (write(pool->control_fd, &one, sizeof one) < 0)
-        return; /* full: the supervisor is awake already */
+    schedule_kick_supervisor(pool);
 }
 
 int pool_close(struct pool *pool)
@@ -390,6 +395,7 @@ int pool_get_stats(struct pool *pool, struct pool_stats *stats)
         stats->jobs_started +=
             shared_load(&pool_process(pool, worker)->jobs_started, RELAXED);
     }
+    stats->jobs_retried = shared_load(&pool_control(pool)->jobs_retried, RELAXED);
     stats->workers_started = shared_load(&pool_control(pool)->workers_started, RELAXED);
     stats->memory = segment_committed(&pool->segment);
     stats->memory_limit = pool->segment.limit;

@@ -62,7 +62,33 @@ static void return_slot(struct pool *pool, uint32_t index)
         job_free(&pool->jobs, index, pool->self);
 }
 
-static int place_argument(struct pool *pool, uint32_t index, size_t size, void **argument)
+void pool_options_init(struct pool *pool, struct pool_options *options)
+{
+    options->size = sizeof *options;
+    options->timeout = pool->timeout;
+    options->retries = pool->retries;
+}
+
+static int check_options(const struct pool_options *options)
+{
+    return options->size != sizeof *options || options->timeout < 1 || options->retries < 0 ||
+                   options->retries > 255
+               ? -EINVAL
+               : 0;
+}
+
+static void place_options(struct job *job, const struct pool_options *options)
+{
+    struct job_options *place = job_options(job);
+
+    place->timeout = options->timeout;
+    shared_store(&place->deadline, 0, RELAXED);
+    shared_store(&place->retries, (uint32_t)options->retries, RELAXED);
+    shared_store(&place->part, 0, RELAXED);
+}
+
+static int place_argument(struct pool *pool, uint32_t index, const struct pool_options *options,
+                          size_t size, void **argument)
 {
     struct job *job = job_at(&pool->jobs, index);
     struct payload payload = {.kind = PAYLOAD_NONE, .extra = pool->self};
@@ -70,7 +96,10 @@ static int place_argument(struct pool *pool, uint32_t index, size_t size, void *
     int error;
 
     *argument = job->data;
-    if (size > JOB_INLINE) {
+    payload.options = options->timeout != POOL_FOREVER || options->retries > 0;
+    if (payload.options)
+        place_options(job, options);
+    if (size > job_room(payload)) {
         error = arena_alloc(&pool->arena, pool->self, size, &payload.block);
         if (error)
             return error;
@@ -90,16 +119,29 @@ static int place_argument(struct pool *pool, uint32_t index, size_t size, void *
 
 int pool_prepare(struct pool *pool, size_t size, struct pool_future *future, void **argument)
 {
+    return pool_prepare_with(pool, NULL, size, future, argument);
+}
+
+int pool_prepare_with(struct pool *pool, const struct pool_options *options, size_t size,
+                      struct pool_future *future, void **argument)
+{
+    struct pool_options defaults;
     uint32_t index;
     int error = submittable(pool);
 
+    if (!options) {
+        pool_options_init(pool, &defaults);
+        options = &defaults;
+    }
+    if (!error)
+        error = check_options(options);
     if (error)
         return error;
     touch(pool);
     error = take_slot(pool, &index);
     if (error)
         return error;
-    error = place_argument(pool, index, size, argument);
+    error = place_argument(pool, index, options, size, argument);
     if (error) {
         return_slot(pool, index);
         return error;
@@ -164,6 +206,12 @@ void pool_abandon(const struct pool_future *future)
 int pool_submit(struct pool *pool, pool_function function, const void *argument, size_t size,
                 struct pool_future *future)
 {
+    return pool_submit_with(pool, NULL, function, argument, size, future);
+}
+
+int pool_submit_with(struct pool *pool, const struct pool_options *options, pool_function function,
+                     const void *argument, size_t size, struct pool_future *future)
+{
     struct pool_future own;
     void *memory;
     uint64_t id;
@@ -174,7 +222,7 @@ int pool_submit(struct pool *pool, pool_function function, const void *argument,
     if (!error && size && !argument)
         error = -EINVAL;
     if (!error)
-        error = pool_prepare(pool, size, &own, &memory);
+        error = pool_prepare_with(pool, options, size, &own, &memory);
     if (error)
         return error;
     if (size)
