@@ -32,6 +32,44 @@ static int ended(const struct pool_future *future)
     return job_ended(word);
 }
 
+/* Whether the worker that the word names says that it has the job. */
+static bool owner_has(const struct pool_future *future, uint16_t owner)
+{
+    struct pool *pool = future->pool;
+    uint64_t id = job_id_make(future->generation, future->index);
+    struct process *process;
+    uint32_t depth, i;
+
+    if (owner < 1 || owner > pool->workers)
+        return false;
+    process = pool_process(pool, owner - 1);
+    depth = shared_load(&process->depth, ACQUIRE);
+    for (i = 0; i < depth && i < PROCESS_STACK; i++)
+        if (shared_load(&process->stack[i], RELAXED) == id)
+            return true;
+    return depth > PROCESS_STACK;
+}
+
+/* After a slice in which nothing happened to the job, since its word was `seen`. Should the worker that
+ * was to take it have been stopped, another is woken. What can only come from memory that was
+ * scribbled over is put right as far as it can: a waiting job that is in no ring, a running one that
+ * nobody runs. */
+static void check_progress(const struct pool_future *future, uint64_t seen)
+{
+    struct pool *pool = future->pool;
+    struct ring_cursor cursor;
+
+    if (shared_load(&job_of(future)->word, ACQUIRE) != seen)
+        return;
+    if (job_state(seen) == JOB_QUEUED) {
+        if (!ring_peek(&pool->ready, &cursor))
+            ring_push(&pool->ready, future->index);
+        schedule_wake(pool, true);
+    } else if (job_state(seen) == JOB_RUNNING && !owner_has(future, job_owner(seen))) {
+        schedule_end(pool, future->index, future->generation, job_owner(seen), JOB_LOST);
+    }
+}
+
 /* Sleeps on the job's word, one slice or until `deadline`. */
 static int sleep_slice(const struct pool_future *future, int64_t deadline)
 {
@@ -57,9 +95,8 @@ static int sleep_slice(const struct pool_future *future, int64_t deadline)
         return error;
     if (!host_supervisor_alive(pool))
         host_break(pool);
-    /* Should the worker that was to take it have been stopped, let another do so. */
-    else if (job_state(word) == JOB_QUEUED)
-        schedule_wake(pool, true);
+    else
+        check_progress(future, word);
     return deadline != POOL_FOREVER && system_now() >= deadline && ended(future) == 0 ? -ETIMEDOUT
                                                                                       : 0;
 }
