@@ -212,8 +212,10 @@ POOL_API void pool_future_release(const struct pool_future *future);
  * `result_size` bytes for each at `results`, in order. Blocks until all have ended, also where
  * some fail. A result shorter than result_size is padded with zeros, a longer one fails with
  * -EMSGSIZE. `results` may be NULL when result_size is 0. Also in a job.
- * Returns 0, or the status of the first item, in order, that failed (-EOWNERDEAD: the worker
- * died; other items' results are stored all the same). */
+ * The items travel in chunks, about eight for each worker and at most 1 MiB or one item.
+ * Returns 0, or the status of the first item, in order, that failed; other items' results are
+ * stored all the same. When a worker dies (-EOWNERDEAD) or is late (-ETIME) that goes for the items
+ * of its chunk together. */
 POOL_API int pool_map(struct pool *pool, pool_function function, const void *items, size_t item_size,
                       size_t count, void *results, size_t result_size);
 
@@ -254,7 +256,8 @@ POOL_API int pool_lookup(struct pool *pool, uint64_t reference, void **memory, s
 /* ---- Completions, for event loops and callback threads (host only) -------------------------- */
 
 /* A descriptor (an eventfd, non-blocking) that becomes readable when a job marked by
- * pool_future_notify() ends, and when the pool breaks. Owned by the pool. */
+ * pool_future_notify() ends, and when a call of this process finds the pool broken: watch
+ * pool_supervisor_fd() too, and call pool_check() when that is readable. Owned by the pool. */
 POOL_API int pool_notify_fd(struct pool *pool);
 /* A pidfd of the supervisor: readable when it has ended. Owned by the pool. */
 POOL_API int pool_supervisor_fd(struct pool *pool);

@@ -22,12 +22,19 @@ static int check_future(const struct pool_future *future)
     return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
 }
 
+/* Released, also if it has not ended, or not committed yet. */
+static bool is_stale(const struct pool_future *future, uint64_t word)
+{
+    return job_generation(word) != future->generation || job_state(word) < JOB_QUEUED ||
+           (job_flags(word) & JOB_DETACHED);
+}
+
 /* 1: ended; 0: not yet; -ESTALE. */
 static int ended(const struct pool_future *future)
 {
     uint64_t word = shared_load(&job_of(future)->word, ACQUIRE);
 
-    if (job_generation(word) != future->generation || job_state(word) < JOB_QUEUED)
+    if (is_stale(future, word))
         return -ESTALE;
     return job_ended(word);
 }
@@ -141,7 +148,7 @@ int pool_future_outcome(const struct pool_future *future, int *detail)
     if (error)
         return error;
     word = shared_load(&job_of(future)->word, ACQUIRE);
-    if (job_generation(word) != future->generation)
+    if (is_stale(future, word))
         return -ESTALE;
     result = payload_unpack(shared_load(&job_of(future)->result, RELAXED));
     switch (job_state(word)) {
@@ -235,6 +242,8 @@ int pool_future_kill(const struct pool_future *future)
     struct pool *pool = future->pool;
     int error = check_future(future);
 
+    if (!error && ended(future) < 0)
+        error = -ESTALE;
     while (!error) {
         error = job_doom(&pool->jobs, future->index, future->generation, JOB_KILLED);
         if (error == 0) {

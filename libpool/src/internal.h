@@ -107,7 +107,7 @@ struct pool_job {
     struct payload result;
     /* pool_map: results go to this slice instead. */
     void *slice;
-    size_t slice_room;
+    size_t slice_room, slice_used;
     bool slice_overflow;
     bool options; /* the slot has some */
 };
@@ -129,8 +129,10 @@ static inline uint64_t job_id_make(uint32_t generation, uint32_t index)
 
 /* fork.c: counts the forks between the first process and this one. */
 uint32_t fork_count(void);
-/* Registers a pool, so that a process that inherits it drops its descriptors. */
-int fork_register(struct pool *pool);
+/* Before the first fork of a process: makes it be counted. */
+int fork_watch(void);
+/* Registers a pool, so that a process that inherits it drops its descriptors. After fork_watch(). */
+void fork_register(struct pool *pool);
 void fork_unregister(struct pool *pool);
 pid_t fork_process(const struct pool *pool);
 
@@ -170,8 +172,9 @@ int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t 
 /* process.c */
 _Noreturn void worker_main(struct pool *pool, int worker);
 
-/* limits.c: kills the workers of doomed and late jobs. Returns when to look again (ns). */
-int64_t limits_enforce(struct pool *pool, int64_t now);
+/* limits.c: kills the workers of doomed and late jobs; `pids` are those of the workers, 0 for none.
+ * Returns when to look again (ns). */
+int64_t limits_enforce(struct pool *pool, const pid_t *pids, int64_t now);
 int limits_set_memory(uint64_t bytes);
 
 /* repair.c */

@@ -59,6 +59,14 @@ uint32_t job_table_count(const struct job_table *table)
     return count < table->entries ? count : table->entries;
 }
 
+uint32_t job_table_sweep_count(const struct job_table *table)
+{
+    uint64_t most = segment_committed(table->segment) / sizeof(struct job);
+    uint32_t count = job_table_count(table);
+
+    return count < most ? count : (uint32_t)most;
+}
+
 /* FREE -> HELD: one wins. Death right after: the slot is found by job_table_repair(). */
 static bool hold(struct job_table *table, uint32_t index, uint16_t owner)
 {
@@ -86,8 +94,15 @@ static int extend(struct job_table *table, uint16_t owner, uint32_t *index)
         if (!error)
             error = segment_commit(table->segment, table->slots + count * sizeof(struct job),
                                    more * sizeof(struct job));
-        if (error)
-            return error;
+        if (error) {
+            uint32_t before = count;
+
+            /* At the limit the memory may have gone to another process, for these very slots. */
+            count = job_table_count(table);
+            if (count == before)
+                return error;
+            continue;
+        }
         /* The slots exist from here on. Death before: the next one does the same; right after:
          * they are free and have no hints until the repair. */
         if (!shared_cas(count_of(table), &count, count + more, ACQ_REL)) {
@@ -155,10 +170,21 @@ void job_queue(struct job_table *table, uint32_t index, unsigned flags)
 
 bool job_unqueue(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner)
 {
-    uint64_t word = job_word_make(generation, owner, 0, JOB_QUEUED);
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, ACQUIRE);
+
+    while (job_state(word) == JOB_QUEUED && job_generation(word) == generation)
+        if (shared_cas(&job->word, &word, job_word_make(generation, owner, 0, JOB_HELD), ACQ_REL))
+            return true;
+    return false;
+}
+
+bool job_renew(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner)
+{
+    uint64_t word = job_word_make(generation, owner, 0, JOB_HELD);
 
     return shared_cas(&job_at(table, index)->word, &word,
-                      job_word_make(generation, owner, 0, JOB_HELD), ACQ_REL);
+                      job_word_make(generation + 1, owner, 0, JOB_HELD), ACQ_REL);
 }
 
 bool job_claim(struct job_table *table, uint32_t index, uint64_t seen, uint16_t owner)
@@ -267,7 +293,7 @@ bool job_collect(struct job_table *table, uint32_t index, uint32_t generation, u
 void job_table_repair(struct job_table *table, uint16_t owner,
                       void (*rescue)(void *context, uint32_t index), void *context)
 {
-    uint32_t index, count = job_table_count(table);
+    uint32_t index, count = job_table_sweep_count(table);
 
     for (index = 0; index < count; index++) {
         struct job *job = job_at(table, index);

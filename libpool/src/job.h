@@ -131,6 +131,9 @@ void job_table_plan(struct job_table *table, struct segment *segment, struct are
 int job_table_start(struct job_table *table);
 /* Slots that exist: every job's index is below. */
 uint32_t job_table_count(const struct job_table *table);
+/* The same for who looks at them all: no more than memory is committed for, whatever the shared count
+ * says. */
+uint32_t job_table_sweep_count(const struct job_table *table);
 
 static inline struct job *job_at(const struct job_table *table, uint32_t index)
 {
@@ -146,8 +149,10 @@ void job_drop_payloads(struct job_table *table, uint32_t index);
 
 /* HELD by owner -> QUEUED. Publishes what the owner wrote to the slot. */
 void job_queue(struct job_table *table, uint32_t index, unsigned flags);
-/* QUEUED -> HELD by owner again, if nobody was quicker. */
+/* QUEUED -> HELD by owner again, without flags, if nobody was quicker. */
 bool job_unqueue(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner);
+/* HELD by owner -> the same in the next generation: who has the number of this one has nothing. */
+bool job_renew(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner);
 /* QUEUED -> RUNNING by owner, if the word is still as it was `seen`. */
 bool job_claim(struct job_table *table, uint32_t index, uint64_t seen, uint16_t owner);
 static inline struct job_options *job_options(struct job *job)

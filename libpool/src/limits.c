@@ -33,14 +33,14 @@ static bool is_doomed(struct pool *pool, uint16_t owner, uint64_t id, int64_t no
     return job_doom(&pool->jobs, index, generation, JOB_LATE) == 0;
 }
 
-int64_t limits_enforce(struct pool *pool, int64_t now)
+int64_t limits_enforce(struct pool *pool, const pid_t *pids, int64_t now)
 {
     int64_t next = POOL_FOREVER;
     int worker;
 
     for (worker = 0; worker < pool->workers; worker++) {
         struct process *process = pool_process(pool, worker);
-        pid_t pid = (pid_t)shared_load(&process->pid, RELAXED);
+        pid_t pid = pids[worker];
         uint32_t depth = shared_load(&process->depth, ACQUIRE), i;
         bool doomed = false;
 

@@ -46,6 +46,7 @@ _Noreturn void worker_main(struct pool *pool, int worker)
     pool->slot_count = 0; /* those were another process's */
     spin_init(&pool->spin);
     current_pool = pool;
+    fork_register(pool); /* for the processes that jobs fork */
     /* The supervisor's only thread is our parent, so this fires when the supervisor ends. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != pool->supervisor_pid)

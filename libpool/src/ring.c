@@ -150,7 +150,8 @@ int ring_push(struct ring *ring, uint32_t item)
         if (level + 1 == ring->levels)
             return -ENOMEM;
         error = commit_level(ring, level + 1);
-        if (error)
+        /* At the limit the memory may have gone to another producer, for this very level. */
+        if (error && shared_load(&header->producer, ACQUIRE) == level)
             return error;
         /* Moves all producers on. Death before: the next one does it, over the same memory. */
         shared_cas(&header->producer, &level, level + 1, ACQ_REL);
@@ -187,7 +188,15 @@ static enum peek peek_level(struct ring *ring, uint32_t level, struct ring_curso
                 head++;
             continue;
         }
-        if (sequence != empty || shared_load(&header->producer, SEQ_CST) <= level)
+        if (sequence != empty) {
+            /* Our copy of the head is old, or somebody has scribbled. */
+            found = shared_load(&words->head, ACQUIRE);
+            if (found == head)
+                return EMPTY;
+            head = found;
+            continue;
+        }
+        if (shared_load(&header->producer, SEQ_CST) <= level)
             return EMPTY;
         /* Nothing here, and producers have moved on: seal the place where a slow one could still
          * put its item. EMPTY -> SEALED; if it was quicker, there is an item after all. */

@@ -32,6 +32,7 @@ void *pool_job_reserve(struct pool_job *job, size_t size)
 
     if (job->slice) {
         job->slice_overflow = size > job->slice_room;
+        job->slice_used = job->slice_overflow ? 0 : size;
         if (!job->slice_overflow)
             return job->slice;
         errno = EMSGSIZE;

@@ -161,7 +161,8 @@ static int commit(const struct pool_future *future, uint64_t function, bool host
     uint64_t word = shared_load(&job->word, RELAXED);
     int error;
 
-    if (job_state(word) != JOB_HELD || job_generation(word) != future->generation)
+    if (job_state(word) != JOB_HELD || job_generation(word) != future->generation ||
+        job_owner(word) != pool->self)
         return -ESTALE;
     if (host) {
         struct payload argument = payload_unpack(shared_load(&job->argument, RELAXED));
@@ -172,34 +173,48 @@ static int commit(const struct pool_future *future, uint64_t function, bool host
     shared_store(&job->function, function, RELAXED);
     job_queue(&pool->jobs, future->index, flags);
     error = schedule_push(pool, future->index);
-    /* No memory for a cell. A worker may have found the job all the same, by a stale cell. */
+    /* The pool may have been closed, or have broken, since we looked; who did that may have looked
+     * for jobs before this one was there. We look after it is there: one of us sees the other. */
+    if (!error)
+        error = submittable(pool);
+    /* A worker may have found the job all the same. */
     if (error && !job_unqueue(&pool->jobs, future->index, future->generation, pool->self))
         error = 0;
     return error;
 }
 
+static int check_prepared(const struct pool_future *future)
+{
+    if (!future->pool)
+        return -EINVAL;
+    if (pool_usable(future->pool) == -EXDEV)
+        return -EXDEV;
+    return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
+}
+
 int pool_commit(const struct pool_future *future, pool_function function)
 {
     uint64_t id;
-    int error = function_id(&future->pool->functions, function, &id);
+    int error = check_prepared(future);
 
+    if (!error)
+        error = function_id(&future->pool->functions, function, &id);
     return error ? error : commit(future, id, false, 0);
 }
 
 int pool_commit_host(const struct pool_future *future, uint64_t target)
 {
-    return commit(future, target, true, 0);
+    int error = check_prepared(future);
+
+    return error ? error : commit(future, target, true, 0);
 }
 
 void pool_abandon(const struct pool_future *future)
 {
     struct pool *pool = future->pool;
-    uint64_t word;
 
-    if (pool_usable(pool) == -EXDEV)
-        return;
-    word = shared_load(&job_at(&pool->jobs, future->index)->word, RELAXED);
-    if (job_state(word) == JOB_HELD && job_generation(word) == future->generation)
+    if (check_prepared(future) == 0 &&
+        job_renew(&pool->jobs, future->index, future->generation, pool->self))
         return_slot(pool, future->index);
 }
 
@@ -239,7 +254,7 @@ void pool_future_release(const struct pool_future *future)
 {
     struct pool *pool = future->pool;
 
-    if (pool_usable(pool) == -EXDEV)
+    if (check_prepared(future) != 0)
         return;
     if (job_flag(&pool->jobs, future->index, future->generation, JOB_DETACHED) == 1 &&
         job_collect(&pool->jobs, future->index, future->generation, pool->self))
@@ -254,7 +269,7 @@ int64_t pool_cancel_waiting(struct pool *pool)
 
     if (error == -EXDEV)
         return error;
-    count = job_table_count(&pool->jobs);
+    count = job_table_sweep_count(&pool->jobs);
     for (index = 0; index < count; index++) {
         uint64_t word = shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE);
 
@@ -298,6 +313,8 @@ int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *si
     uint64_t length;
     int error = pool_usable(pool) == -EXDEV ? -EXDEV : 0;
 
+    if (!error && !arena_is_shared(&pool->arena, reference))
+        error = -EINVAL;
     if (!error)
         error = arena_lookup(&pool->arena, reference, memory, &length);
     if (!error)

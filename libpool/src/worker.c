@@ -74,8 +74,11 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
         if (pool->host.acquire)
             pool->host.acquire(pool->host.context);
     }
-    /* A waker may have counted on us: then we spin, in its books, and owe a look at the ring. */
-    if (hungry && (wake_busy(words, pool->self - 1) & wake_spinning(pool->self - 1))) {
+    /* A waker may have counted on us: then we spin, in its books, and owe a look at the ring, and a
+     * wake-up to the next worker if we find more than one job there. Also if we did not sleep:
+     * whoever pushed while our spinning bit was still set rang nobody. */
+    if (hungry &&
+        ((wake_busy(words, pool->self - 1) & wake_spinning(pool->self - 1)) || timeout == 0)) {
         wake_spin(words, pool->self - 1);
         pool->spinning = true;
     }
@@ -143,12 +146,15 @@ void worker_loop(struct pool *pool)
     uint64_t jobs = 0;
 
     for (;;) {
+        /* Read before the look at the ring: what was pushed before the pool was closed is seen. */
+        uint32_t state = shared_load(&pool_control(pool)->state, SEQ_CST);
+
         if (schedule_take(pool, false, &index, &generation)) {
             leave_spin(pool);
             worker_run(pool, index, generation);
             if (pool->worker_jobs && ++jobs >= pool->worker_jobs)
                 break;
-        } else if (shared_load(&pool_control(pool)->state, SEQ_CST) != CONTROL_RUNNING) {
+        } else if (state != CONTROL_RUNNING) {
             break;
         } else {
             idle(pool, NULL, true);

@@ -78,7 +78,7 @@ static void a_job_goes_through_its_life(void)
     EXPECT(job_flag(&fixture.table, index, 0, JOB_WAITED), 0);
     EXPECT(job_claim(&fixture.table, index, word_of(&fixture, index), OTHER), true);
     EXPECT(word_of(&fixture, index), job_word_make(0, OTHER, JOB_NOTIFY | JOB_WAITED, JOB_RUNNING));
-    EXPECT(job_end(&fixture.table, index, 0, OTHER, JOB_FINISHED, &flags), true);
+    EXPECT(job_end(&fixture.table, index, 0, OTHER, JOB_FINISHED, &flags), 0);
     EXPECT(flags, JOB_NOTIFY | JOB_WAITED);
     EXPECT(job_flag(&fixture.table, index, 0, JOB_DETACHED), 1);
     EXPECT(job_collect(&fixture.table, index, 0, OWNER), true);
@@ -107,7 +107,7 @@ static bool try_operation(struct job_table *table, enum operation operation, uin
     case CLAIM:
         return job_claim(table, index, job_word_make(generation, owner, 0, JOB_QUEUED), OTHER);
     case END:
-        return job_end(table, index, generation, owner, JOB_FINISHED, &flags);
+        return job_end(table, index, generation, owner, JOB_FINISHED, &flags) == 0;
     case CANCEL:
         return job_cancel(table, index, generation, JOB_CANCELLED, &flags);
     case FLAG:
