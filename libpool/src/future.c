@@ -290,6 +290,8 @@ int pool_future_notify(const struct pool_future *future)
 {
     int error = check_future(future);
 
+    if (!error && ended(future) < 0)
+        error = -ESTALE;
     return error ? error
                  : job_flag(&future->pool->jobs, future->index, future->generation, JOB_NOTIFY);
 }

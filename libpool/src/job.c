@@ -173,7 +173,8 @@ bool job_unqueue(struct job_table *table, uint32_t index, uint32_t generation, u
     struct job *job = job_at(table, index);
     uint64_t word = shared_load(&job->word, ACQUIRE);
 
-    while (job_state(word) == JOB_QUEUED && job_generation(word) == generation)
+    while (job_state(word) == JOB_QUEUED && job_generation(word) == generation &&
+           job_owner(word) == owner)
         if (shared_cas(&job->word, &word, job_word_make(generation, owner, 0, JOB_HELD), ACQ_REL))
             return true;
     return false;

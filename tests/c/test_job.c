@@ -216,7 +216,8 @@ static void payloads_survive_packing(void)
     for (i = 0; i < 10000; i++) {
         struct payload in = {.kind = (enum payload_kind)(i % 3),
                              .host = i / 3 % 2,
-                             .size = (uint8_t)harness_random(&random),
+                             .options = i / 6 % 2,
+                             .size = (uint8_t)(harness_random(&random) % (JOB_INLINE + 1)),
                              .extra = (uint16_t)harness_random(&random)};
         struct payload out;
 
@@ -224,6 +225,7 @@ static void payloads_survive_packing(void)
             in.block = block_ref_make(i % ARENA_CLASSES, (uint32_t)harness_random(&random));
         out = payload_unpack(payload_pack(in));
         EXPECT(out.kind == in.kind && out.host == in.host && out.size == in.size, true);
+        EXPECT(out.options, in.options);
         EXPECT(out.extra, in.extra);
         EXPECT(out.block, in.block);
     }

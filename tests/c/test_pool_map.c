@@ -199,7 +199,23 @@ static void a_death_in_a_long_map_costs_at_most_its_chunk(void)
     pool_destroy(pool);
 }
 
-/* As the header says: other items' results are stored all the same. */
+static int job_map_squares(struct pool_job *job, const void *argument, size_t size)
+{
+    uint32_t items[200], i;
+    uint64_t results[200];
+    int error;
+
+    (void)argument;
+    (void)size;
+    for (i = 0; i < 200; i++)
+        items[i] = i;
+    error =
+        pool_map(pool_current(), job_square, items, sizeof *items, 200, results, sizeof *results);
+    for (i = 0; i < 200 && !error; i++)
+        error = results[i] != (uint64_t)i * i ? -EBADMSG : 0;
+    return error ? error : pool_job_return(job, &results[199], sizeof *results);
+}
+
 static void a_job_may_map_and_a_map_may_map(void)
 {
     int workers;
