@@ -82,6 +82,12 @@ struct pool_config {
     uint64_t memory_limit; /* the most shared memory the pool may commit, at least 1 MiB;
                               0: the memory of this machine or container */
     const struct pool_host *host; /* copied; NULL: no interpreter */
+    int64_t timeout;        /* default of struct pool_options */
+    int retries;            /* default of struct pool_options */
+    uint64_t worker_memory; /* bytes of private memory (RLIMIT_DATA) that a worker may have more
+                               than when it started; 0: no limit. Allocations beyond it fail. */
+    uint64_t worker_jobs;   /* a worker ends in an orderly way after so many jobs, and is
+                               replaced; 0: never */
 };
 
 /* Fills in the defaults: one worker per usable core, no memory limit but the machine's, no host. */
@@ -129,10 +135,33 @@ POOL_API int pool_check(struct pool *pool);
 POOL_API int pool_submit(struct pool *pool, pool_function function, const void *argument, size_t size,
                          struct pool_future *future);
 
+/* What may be asked for a single job. */
+struct pool_options {
+    size_t size; /* sizeof(struct pool_options), set by pool_options_init() */
+    /* Nanoseconds that the job may run, from its claim by a worker, not counting the time that it
+     * waits for one: then its worker is killed and replaced, and the job ends as POOL_TIMEOUT. A
+     * job that waits for a job which it submitted runs on. POOL_FOREVER: no limit. */
+    int64_t timeout;
+    /* How often the job is run again when its worker died under it, 0 to 255. Not after a failure that
+     * the function returned, a time-out or a kill. */
+    int retries;
+};
+
+/* Fills in the pool's defaults. */
+POOL_API void pool_options_init(struct pool *pool, struct pool_options *options);
+
+/* pool_submit() with options; NULL: the pool's defaults. -EINVAL also: timeout below 1 or retries
+ * out of range. */
+POOL_API int pool_submit_with(struct pool *pool, const struct pool_options *options,
+                              pool_function function, const void *argument, size_t size,
+                              struct pool_future *future);
+
 /* The same in two steps, without the copy: reserves a job with room for `size` bytes of argument,
  * to be written to *argument (aligned to 8) before one of the two commits, or given back with
  * pool_abandon(). Also in a job. */
 POOL_API int pool_prepare(struct pool *pool, size_t size, struct pool_future *future, void **argument);
+POOL_API int pool_prepare_with(struct pool *pool, const struct pool_options *options, size_t size,
+                               struct pool_future *future, void **argument);
 POOL_API int pool_commit(const struct pool_future *future, pool_function function);
 /* ... and to be run by the worker's interpreter host; `target` is for its use. */
 POOL_API int pool_commit_host(const struct pool_future *future, uint64_t target);
@@ -143,8 +172,9 @@ enum pool_outcome {
     POOL_RUNNING,
     POOL_FINISHED,  /* the function returned; `detail` is its status */
     POOL_DIED,      /* its worker died; `detail` is the wait status, as of waitpid() */
-    POOL_CANCELLED, /* by pool_future_cancel() or pool_terminate() */
-    POOL_LOST       /* the pool broke before the job had a result */
+    POOL_CANCELLED, /* by pool_future_cancel(), pool_future_kill() or pool_terminate() */
+    POOL_LOST,      /* the pool broke before the job had a result */
+    POOL_TIMEOUT    /* it ran longer than it was allowed to */
 };
 
 /* Returns when the job has ended, however it ended.
@@ -158,11 +188,19 @@ POOL_API int pool_future_outcome(const struct pool_future *future, int *detail);
 
 /* The result of an ended job: `*data` (aligned to 8) and `*size` stay valid until the future is
  * released. Returns the function's status; -EINPROGRESS when it has not ended, -EOWNERDEAD when
- * its worker died or the pool broke, -ECANCELED. `data` and `size` may be NULL. */
+ * its worker died or the pool broke, -ECANCELED, -ETIME after a time-out. `data` and `size` may be NULL. */
 POOL_API int pool_future_result(const struct pool_future *future, const void **data, size_t *size);
+
+/* The part that the job began last, see pool_job_part(), or a negative errno. */
+POOL_API int64_t pool_future_part(const struct pool_future *future);
 
 /* Cancels a job that waits. -EBUSY: it runs or has ended already. */
 POOL_API int pool_future_cancel(const struct pool_future *future);
+
+/* Ends a job also if it runs: its worker is killed and replaced. Returns before that is done: wait for
+ * the future, which ends as POOL_CANCELLED, or, if it was quicker, with its result.
+ * -EBUSY: it has ended already. Host only. */
+POOL_API int pool_future_kill(const struct pool_future *future);
 
 /* Cancels every job of this process that waits. Returns how many it cancelled. */
 POOL_API int64_t pool_cancel_waiting(struct pool *pool);
@@ -174,8 +212,10 @@ POOL_API void pool_future_release(const struct pool_future *future);
  * `result_size` bytes for each at `results`, in order. Blocks until all have ended, also where
  * some fail. A result shorter than result_size is padded with zeros, a longer one fails with
  * -EMSGSIZE. `results` may be NULL when result_size is 0. Also in a job.
- * Returns 0, or the status of the first item, in order, that failed (-EOWNERDEAD: the worker
- * died; other items' results are stored all the same). */
+ * The items travel in chunks, about eight for each worker and at most 1 MiB or one item.
+ * Returns 0, or the status of the first item, in order, that failed; other items' results are
+ * stored all the same. When a worker dies (-EOWNERDEAD) or is late (-ETIME) that goes for the items
+ * of its chunk together. */
 POOL_API int pool_map(struct pool *pool, pool_function function, const void *items, size_t item_size,
                       size_t count, void *results, size_t result_size);
 
@@ -194,6 +234,11 @@ POOL_API void *pool_job_reserve(struct pool_job *job, size_t size);
 /* Copies `data` to the result: 0 or -ENOMEM. */
 POOL_API int pool_job_return(struct pool_job *job, const void *data, size_t size);
 
+/* Says that the job begins with its part number `part`: its time limit counts anew from here, and if
+ * it is killed the submitter can ask by pool_future_part() how far it got. For jobs that have
+ * options; for others it does nothing. */
+POOL_API void pool_job_part(struct pool_job *job, uint32_t part);
+
 /* For interpreter hosts: what pool_commit_host() was given. */
 POOL_API uint64_t pool_job_target(const struct pool_job *job);
 POOL_API const void *pool_job_argument(const struct pool_job *job, size_t *size);
@@ -211,7 +256,8 @@ POOL_API int pool_lookup(struct pool *pool, uint64_t reference, void **memory, s
 /* ---- Completions, for event loops and callback threads (host only) -------------------------- */
 
 /* A descriptor (an eventfd, non-blocking) that becomes readable when a job marked by
- * pool_future_notify() ends, and when the pool breaks. Owned by the pool. */
+ * pool_future_notify() ends, and when a call of this process finds the pool broken: watch
+ * pool_supervisor_fd() too, and call pool_check() when that is readable. Owned by the pool. */
 POOL_API int pool_notify_fd(struct pool *pool);
 /* A pidfd of the supervisor: readable when it has ended. Owned by the pool. */
 POOL_API int pool_supervisor_fd(struct pool *pool);
@@ -230,6 +276,7 @@ struct pool_stats {
     int alive;                /* worker processes there are now */
     pid_t supervisor;         /* 0 once it has ended */
     uint64_t jobs_started;    /* claimed by workers, over the pool's life */
+    uint64_t jobs_retried;    /* of these, claimed again after a worker's death */
     uint64_t workers_started; /* including replacements */
     uint64_t memory;          /* shared memory committed now */
     uint64_t memory_limit;

@@ -147,7 +147,8 @@ static bool release(struct arena *arena, block_ref ref, uint64_t from)
 static int extend(struct arena *arena, unsigned class, uint16_t owner, uint32_t *index)
 {
     struct arena_class *c = &arena->class[class];
-    uint32_t batch = class_bits(class) < SMALL_CLASS_BITS ? BATCH_BYTES >> class_bits(class) : 1;
+    uint32_t batch =
+        class_bits(class) < SMALL_CLASS_BITS ? (uint32_t)(BATCH_BYTES >> class_bits(class)) : 1;
     uint32_t count = checked_count(arena, class);
 
     for (;;) {
@@ -166,8 +167,15 @@ static int extend(struct arena *arena, unsigned class, uint16_t owner, uint32_t 
         if (!error && class_bits(class) < SMALL_CLASS_BITS)
             error = segment_commit(arena->segment, block_offset(arena, class, count),
                                    (uint64_t)more << class_bits(class));
-        if (error)
-            return error;
+        if (error) {
+            uint32_t before = count;
+
+            /* At the limit the memory may have gone to another process, for these very blocks. */
+            count = checked_count(arena, class);
+            if (count == before)
+                return error;
+            continue;
+        }
         /* The blocks exist from here on. Death before: the next one does the same; right after:
          * they are free and have no hints until the repair. */
         if (!shared_cas(count_of(arena, class), &count, count + more, ACQ_REL)) {
@@ -211,8 +219,8 @@ int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *r
     bool held = false;
     int error;
 
-    if (class < 0)
-        return class;
+    if (class < 0 || size > arena->segment->limit)
+        return -E2BIG;
     while (!held && freemap_take(&arena->class[class].map, &index))
         held = hold(arena, (unsigned)class, index, owner);
     if (!held) {
@@ -244,6 +252,13 @@ int arena_lookup(const struct arena *arena, block_ref ref, void **memory, uint64
     *memory = segment_at(arena->segment, block_offset(arena, class, ref_index(ref)));
     *size = length;
     return 0;
+}
+
+bool arena_is_shared(const struct arena *arena, block_ref ref)
+{
+    return ref_valid(arena, ref) && ref_index(ref) < checked_count(arena, ref_class(ref)) &&
+           shared_load(word_of(arena, ref_class(ref), ref_index(ref)), ACQUIRE) ==
+               block_word(BLOCK_SHARED, 0);
 }
 
 static bool pass_on(struct arena *arena, block_ref ref, uint16_t owner, uint64_t to)

@@ -53,6 +53,9 @@ int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *r
  * Whatever the shared memory says, the bytes lie in the segment. */
 int arena_lookup(const struct arena *arena, block_ref ref, void **memory, uint64_t *size);
 
+/* Whether a reference is that of a block which is SHARED now. */
+bool arena_is_shared(const struct arena *arena, block_ref ref);
+
 /* HELD by owner -> ATTACHED to job. Before the job's word says that it has the block. */
 bool arena_attach(struct arena *arena, block_ref ref, uint16_t owner, uint32_t job);
 /* HELD by owner -> SHARED. */

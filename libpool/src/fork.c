@@ -59,16 +59,18 @@ static void register_handlers(void)
     once_error = -pthread_atfork(before_fork, after_fork_parent, after_fork_child);
 }
 
-int fork_register(struct pool *pool)
+int fork_watch(void)
 {
     pthread_once(&once, register_handlers);
-    if (once_error)
-        return once_error;
+    return once_error;
+}
+
+void fork_register(struct pool *pool)
+{
     pthread_mutex_lock(&pools_lock);
     pool->next = pools;
     pools = pool;
     pthread_mutex_unlock(&pools_lock);
-    return 0;
 }
 
 void fork_unregister(struct pool *pool)

@@ -22,14 +22,59 @@ static int check_future(const struct pool_future *future)
     return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
 }
 
+/* Released, also if it has not ended, or not committed yet. */
+static bool is_stale(const struct pool_future *future, uint64_t word)
+{
+    return job_generation(word) != future->generation || job_state(word) < JOB_QUEUED ||
+           (job_flags(word) & JOB_DETACHED);
+}
+
 /* 1: ended; 0: not yet; -ESTALE. */
 static int ended(const struct pool_future *future)
 {
     uint64_t word = shared_load(&job_of(future)->word, ACQUIRE);
 
-    if (job_generation(word) != future->generation || job_state(word) < JOB_QUEUED)
+    if (is_stale(future, word))
         return -ESTALE;
     return job_ended(word);
+}
+
+/* Whether the worker that the word names says that it has the job. */
+static bool owner_has(const struct pool_future *future, uint16_t owner)
+{
+    struct pool *pool = future->pool;
+    uint64_t id = job_id_make(future->generation, future->index);
+    struct process *process;
+    uint32_t depth, i;
+
+    if (owner < 1 || owner > pool->workers)
+        return false;
+    process = pool_process(pool, owner - 1);
+    depth = shared_load(&process->depth, ACQUIRE);
+    for (i = 0; i < depth && i < PROCESS_STACK; i++)
+        if (shared_load(&process->stack[i], RELAXED) == id)
+            return true;
+    return depth > PROCESS_STACK;
+}
+
+/* After a slice in which nothing happened to the job, since its word was `seen`. Should the worker that
+ * was to take it have been stopped, another is woken. What can only come from memory that was
+ * scribbled over is put right as far as it can: a waiting job that is in no ring, a running one that
+ * nobody runs. */
+static void check_progress(const struct pool_future *future, uint64_t seen)
+{
+    struct pool *pool = future->pool;
+    struct ring_cursor cursor;
+
+    if (shared_load(&job_of(future)->word, ACQUIRE) != seen)
+        return;
+    if (job_state(seen) == JOB_QUEUED) {
+        if (!ring_peek(&pool->ready, &cursor))
+            ring_push(&pool->ready, future->index);
+        schedule_wake(pool, true);
+    } else if (job_state(seen) == JOB_RUNNING && !owner_has(future, job_owner(seen))) {
+        schedule_end(pool, future->index, future->generation, job_owner(seen), JOB_LOST);
+    }
 }
 
 /* Sleeps on the job's word, one slice or until `deadline`. */
@@ -57,9 +102,8 @@ static int sleep_slice(const struct pool_future *future, int64_t deadline)
         return error;
     if (!host_supervisor_alive(pool))
         host_break(pool);
-    /* Should the worker that was to take it have been stopped, let another do so. */
-    else if (job_state(word) == JOB_QUEUED)
-        schedule_wake(pool, true);
+    else
+        check_progress(future, word);
     return deadline != POOL_FOREVER && system_now() >= deadline && ended(future) == 0 ? -ETIMEDOUT
                                                                                       : 0;
 }
@@ -104,7 +148,7 @@ int pool_future_outcome(const struct pool_future *future, int *detail)
     if (error)
         return error;
     word = shared_load(&job_of(future)->word, ACQUIRE);
-    if (job_generation(word) != future->generation)
+    if (is_stale(future, word))
         return -ESTALE;
     result = payload_unpack(shared_load(&job_of(future)->result, RELAXED));
     switch (job_state(word)) {
@@ -124,6 +168,8 @@ int pool_future_outcome(const struct pool_future *future, int *detail)
         return POOL_CANCELLED;
     case JOB_LOST:
         return POOL_LOST;
+    case JOB_TIMEOUT:
+        return POOL_TIMEOUT;
     default:
         return -ESTALE;
     }
@@ -172,6 +218,8 @@ int pool_future_result(const struct pool_future *future, const void **data, size
         return -EOWNERDEAD;
     case POOL_CANCELLED:
         return -ECANCELED;
+    case POOL_TIMEOUT:
+        return -ETIME;
     default:
         return outcome;
     }
@@ -187,6 +235,43 @@ int pool_future_cancel(const struct pool_future *future)
         return done;
     return schedule_cancel(future->pool, future->index, future->generation, JOB_CANCELLED) ? 0
                                                                                            : -EBUSY;
+}
+
+int pool_future_kill(const struct pool_future *future)
+{
+    struct pool *pool = future->pool;
+    int error = check_future(future);
+
+    if (!error && ended(future) < 0)
+        error = -ESTALE;
+    while (!error) {
+        error = job_doom(&pool->jobs, future->index, future->generation, JOB_KILLED);
+        if (error == 0) {
+            schedule_kick_supervisor(pool);
+            return 0;
+        }
+        if (error == 1)
+            return -EBUSY;
+        if (error == -EAGAIN) {
+            if (schedule_cancel(pool, future->index, future->generation, JOB_CANCELLED))
+                return 0;
+            error = 0; /* claimed in between */
+        }
+    }
+    return error;
+}
+
+int64_t pool_future_part(const struct pool_future *future)
+{
+    int error = check_future(future);
+
+    if (!error && ended(future) < 0)
+        error = -ESTALE;
+    if (error)
+        return error;
+    if (!schedule_has_options(future->pool, future->index))
+        return 0;
+    return shared_load(&job_options(job_of(future))->part, RELAXED);
 }
 
 /* ---- Completions ---- */
@@ -205,6 +290,8 @@ int pool_future_notify(const struct pool_future *future)
 {
     int error = check_future(future);
 
+    if (!error && ended(future) < 0)
+        error = -ESTALE;
     return error ? error
                  : job_flag(&future->pool->jobs, future->index, future->generation, JOB_NOTIFY);
 }

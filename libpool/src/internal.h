@@ -25,6 +25,10 @@ struct control {
     _Atomic uint32_t failed;
     /* Written by the supervisor. */
     _Atomic uint64_t workers_started;
+    _Atomic uint64_t jobs_retried;
+    /* When the supervisor will look at deadlines next (ns). A worker that begins a job which is due
+     * before that wakes it. */
+    alignas(64) _Atomic int64_t next_look;
     struct wake_words wake;
     /* 1: the host sleeps on the eventfd. Whoever announces a completion swaps it for 0, and if it
      * was 1 writes the eventfd: one system call for a burst of completions. */
@@ -67,6 +71,9 @@ struct pool {
     struct pool_host host;
     int workers;
     int spinners; /* workers that may spin at the same time */
+    int64_t timeout; /* defaults of struct pool_options */
+    int retries;
+    uint64_t worker_memory, worker_jobs; /* as in struct pool_config */
 
     enum role role;
     uint16_t self;    /* the process number: JOB_HOST, or worker + 1 */
@@ -79,6 +86,7 @@ struct pool {
     _Atomic bool broken; /* the supervisor has ended, unasked */
     _Atomic bool gone;   /* the supervisor has ended and was reaped */
     int nesting;         /* worker: unrelated jobs on its stack */
+    int timed;           /* worker: jobs with a time limit on its stack */
     bool spinning;       /* worker: its spinning bit is set, so it owes a look at the ring */
 
     uint32_t scan; /* host: how far pool_next_completed() has looked through the table, if it does */
@@ -99,8 +107,9 @@ struct pool_job {
     struct payload result;
     /* pool_map: results go to this slice instead. */
     void *slice;
-    size_t slice_room;
+    size_t slice_room, slice_used;
     bool slice_overflow;
+    bool options; /* the slot has some */
 };
 
 static inline struct control *pool_control(const struct pool *pool)
@@ -120,18 +129,24 @@ static inline uint64_t job_id_make(uint32_t generation, uint32_t index)
 
 /* fork.c: counts the forks between the first process and this one. */
 uint32_t fork_count(void);
-/* Registers a pool, so that a process that inherits it drops its descriptors. */
-int fork_register(struct pool *pool);
+/* Before the first fork of a process: makes it be counted. */
+int fork_watch(void);
+/* Registers a pool, so that a process that inherits it drops its descriptors. After fork_watch(). */
+void fork_register(struct pool *pool);
 void fork_unregister(struct pool *pool);
 pid_t fork_process(const struct pool *pool);
 
 /* schedule.c */
 int schedule_push(struct pool *pool, uint32_t index);
-bool schedule_take(struct pool *pool, uint32_t *index, uint32_t *generation);
+/* Claims the oldest job. `on_top`: to be run on top of another, so not if it has a time limit, since
+ * then the other would die with it. */
+bool schedule_take(struct pool *pool, bool on_top, uint32_t *index, uint32_t *generation);
 /* Claims this job, if it waits, out of turn. */
 bool schedule_claim(struct pool *pool, uint32_t index, uint32_t generation);
-/* Ends a claimed job, tells who wants to know. False: it had ended otherwise. */
-bool schedule_end(struct pool *pool, uint32_t index, uint32_t generation, uint16_t owner,
+/* Whether a job waiting in the ring has options, a time limit perhaps. */
+bool schedule_has_options(struct pool *pool, uint32_t index);
+/* Ends a claimed job and tells who wants to know. Errors as of job_end(). */
+int schedule_end(struct pool *pool, uint32_t index, uint32_t generation, uint16_t owner,
                   enum job_state state);
 /* QUEUED -> CANCELLED or LOST, and tells who wants to know. */
 bool schedule_cancel(struct pool *pool, uint32_t index, uint32_t generation, enum job_state state);
@@ -143,6 +158,8 @@ void schedule_pop(struct pool *pool);
 void schedule_wake(struct pool *pool, bool force);
 void schedule_ring(struct pool *pool, int worker);
 void schedule_notify_host(struct pool *pool);
+/* Makes the supervisor look at control.state, deadlines and doomed jobs. */
+void schedule_kick_supervisor(struct pool *pool);
 uint16_t schedule_submitter(const struct pool *pool, uint32_t index);
 
 /* run.c: runs a job that this worker has claimed, and ends it. */
@@ -154,6 +171,11 @@ int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t 
 
 /* process.c */
 _Noreturn void worker_main(struct pool *pool, int worker);
+
+/* limits.c: kills the workers of doomed and late jobs; `pids` are those of the workers, 0 for none.
+ * Returns when to look again (ns). */
+int64_t limits_enforce(struct pool *pool, const pid_t *pids, int64_t now);
+int limits_set_memory(uint64_t bytes);
 
 /* repair.c */
 void repair_worker(struct pool *pool, int worker, int wait_status);

@@ -11,7 +11,7 @@
 uint64_t payload_pack(struct payload payload)
 {
     return (payload.block >> 8) << 32 | (uint64_t)payload.extra << 16 |
-           (uint64_t)payload.size << 8 |
+           (uint64_t)payload.options << 15 | (uint64_t)payload.size << 8 |
            (payload.kind == PAYLOAD_BLOCK ? ((payload.block & 0xff) - 1) << 3 : 0) |
            (uint64_t)payload.host << 2 | (uint64_t)payload.kind;
 }
@@ -21,7 +21,8 @@ struct payload payload_unpack(uint64_t packed)
     struct payload payload = {
         .kind = (enum payload_kind)(packed & 3),
         .host = packed >> 2 & 1,
-        .size = (uint8_t)(packed >> 8),
+        .options = packed >> 15 & 1,
+        .size = (uint8_t)(packed >> 8 & 127),
         .extra = (uint16_t)(packed >> 16),
     };
 
@@ -58,6 +59,14 @@ uint32_t job_table_count(const struct job_table *table)
     return count < table->entries ? count : table->entries;
 }
 
+uint32_t job_table_sweep_count(const struct job_table *table)
+{
+    uint64_t most = segment_committed(table->segment) / sizeof(struct job);
+    uint32_t count = job_table_count(table);
+
+    return count < most ? count : (uint32_t)most;
+}
+
 /* FREE -> HELD: one wins. Death right after: the slot is found by job_table_repair(). */
 static bool hold(struct job_table *table, uint32_t index, uint16_t owner)
 {
@@ -85,8 +94,15 @@ static int extend(struct job_table *table, uint16_t owner, uint32_t *index)
         if (!error)
             error = segment_commit(table->segment, table->slots + count * sizeof(struct job),
                                    more * sizeof(struct job));
-        if (error)
-            return error;
+        if (error) {
+            uint32_t before = count;
+
+            /* At the limit the memory may have gone to another process, for these very slots. */
+            count = job_table_count(table);
+            if (count == before)
+                return error;
+            continue;
+        }
         /* The slots exist from here on. Death before: the next one does the same; right after:
          * they are free and have no hints until the repair. */
         if (!shared_cas(count_of(table), &count, count + more, ACQ_REL)) {
@@ -154,10 +170,22 @@ void job_queue(struct job_table *table, uint32_t index, unsigned flags)
 
 bool job_unqueue(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner)
 {
-    uint64_t word = job_word_make(generation, owner, 0, JOB_QUEUED);
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, ACQUIRE);
+
+    while (job_state(word) == JOB_QUEUED && job_generation(word) == generation &&
+           job_owner(word) == owner)
+        if (shared_cas(&job->word, &word, job_word_make(generation, owner, 0, JOB_HELD), ACQ_REL))
+            return true;
+    return false;
+}
+
+bool job_renew(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner)
+{
+    uint64_t word = job_word_make(generation, owner, 0, JOB_HELD);
 
     return shared_cas(&job_at(table, index)->word, &word,
-                      job_word_make(generation, owner, 0, JOB_HELD), ACQ_REL);
+                      job_word_make(generation + 1, owner, 0, JOB_HELD), ACQ_REL);
 }
 
 bool job_claim(struct job_table *table, uint32_t index, uint64_t seen, uint16_t owner)
@@ -169,8 +197,36 @@ bool job_claim(struct job_table *table, uint32_t index, uint64_t seen, uint16_t 
                       ACQ_REL);
 }
 
-bool job_end(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner,
-             enum job_state state, unsigned *flags)
+bool job_requeue(struct job_table *table, uint32_t index, uint64_t seen, uint16_t submitter)
+{
+    /* RUNNING -> QUEUED: whatever flags it has, it keeps. In no ring until the caller puts it there. */
+    return shared_cas(
+        &job_at(table, index)->word, &seen,
+        job_word_make(job_generation(seen), submitter, job_flags(seen), JOB_QUEUED), ACQ_REL);
+}
+
+int job_doom(struct job_table *table, uint32_t index, uint32_t generation, enum job_flag flag)
+{
+    struct job *job = job_at(table, index);
+    uint64_t word = shared_load(&job->word, ACQUIRE);
+
+    for (;;) {
+        if (job_generation(word) != generation || job_state(word) < JOB_QUEUED)
+            return -ESTALE;
+        if (job_state(word) == JOB_QUEUED)
+            return -EAGAIN;
+        if (job_ended(word))
+            return 1;
+        if (job_flags(word) & JOB_DOOMED)
+            return 0;
+        /* RUNNING -> RUNNING and doomed: the worker's own end of the job fails from here on. */
+        if (shared_cas(&job->word, &word, word | (uint64_t)flag << 8, ACQ_REL))
+            return 0;
+    }
+}
+
+int job_end(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner,
+            enum job_state state, unsigned *flags)
 {
     struct job *job = job_at(table, index);
     uint64_t word = shared_load(&job->word, RELAXED);
@@ -178,13 +234,15 @@ bool job_end(struct job_table *table, uint32_t index, uint32_t generation, uint1
     while (job_state(word) == JOB_RUNNING && job_generation(word) == generation &&
            job_owner(word) == owner) {
         *flags = job_flags(word);
+        if (state == JOB_FINISHED && (*flags & JOB_DOOMED))
+            return -ECANCELED;
         /* RUNNING -> ended: release publishes the result. A flag set meanwhile makes it fail, so
-         * that none is overlooked. Death before: the job DIED; right after: the repair announces it, since
-         * the worker's stack still names it. */
+         * that none is overlooked. Death before: the job DIED; right after: the repair announces
+         * it, since the worker's stack still names it. */
         if (shared_cas(&job->word, &word, job_word_make(generation, owner, *flags, state), ACQ_REL))
-            return true;
+            return 0;
     }
-    return false;
+    return -ESTALE;
 }
 
 bool job_cancel(struct job_table *table, uint32_t index, uint32_t generation, enum job_state state,
@@ -236,7 +294,7 @@ bool job_collect(struct job_table *table, uint32_t index, uint32_t generation, u
 void job_table_repair(struct job_table *table, uint16_t owner,
                       void (*rescue)(void *context, uint32_t index), void *context)
 {
-    uint32_t index, count = job_table_count(table);
+    uint32_t index, count = job_table_sweep_count(table);
 
     for (index = 0; index < count; index++) {
         struct job *job = job_at(table, index);

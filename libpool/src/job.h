@@ -1,7 +1,8 @@
 /* The job table: one 128-byte slot for each job there is, and the state machine of a job.
  *
- *   FREE -> HELD -> QUEUED -> RUNNING -> FINISHED | DIED | LOST -> HELD (generation + 1) -> FREE
- *                        \-> CANCELLED ---------------------------^
+ *   FREE -> HELD -> QUEUED -> RUNNING -> FINISHED | DIED | ... -> HELD (generation + 1) -> FREE
+ *                     ^ \        | \--> QUEUED (retry)            ^
+ *                     |  \-------|-----> CANCELLED | LOST --------/
  *
  * A job's word says everything about whose it is: generation, owner, flags, state. Each change is
  * one compare-and-swap of the whole word, so completion, death and cancellation race for it and
@@ -26,26 +27,34 @@ enum job_state {
     JOB_FINISHED, /* from here on: ended, the submitter's to collect */
     JOB_DIED,
     JOB_CANCELLED,
-    JOB_LOST
+    JOB_LOST,
+    JOB_TIMEOUT
 };
 
 enum job_flag {
     JOB_WAITED = 1,   /* somebody sleeps on the word */
     JOB_DETACHED = 2, /* nobody will collect: whoever ends the job frees it */
-    JOB_NOTIFY = 4    /* announce the end on the completion ring */
+    JOB_NOTIFY = 4,   /* announce the end on the completion ring */
+    /* Doomed: the worker is to be killed, and can't end the job any more. So it is certain that
+     * the kill hits this job and not one that the worker began after it. */
+    JOB_LATE = 8,   /* ends as TIMEOUT */
+    JOB_KILLED = 16 /* ends as CANCELLED */
 };
+
+#define JOB_DOOMED (JOB_LATE | JOB_KILLED)
 
 #define JOB_HOST 0 /* the process number of the host; workers are 1.. */
 
 #define JOB_INLINE 96
 
-/* Where an argument or a result is, packed: [index:32][extra:16][inline size:8][class:5][host:1]
- * [kind:2]. One load gives a consistent view, which is then checked. */
+/* Where an argument or a result is, packed: [index:32][extra:16][options:1][inline size:7][class:5]
+ * [host:1][kind:2]. One load gives a consistent view, which is then checked. */
 enum payload_kind { PAYLOAD_NONE, PAYLOAD_INLINE, PAYLOAD_BLOCK };
 
 struct payload {
     enum payload_kind kind;
     bool host;      /* argument: the job is for the interpreter host */
+    bool options;   /* argument: the slot ends with struct job_options */
     uint8_t size;   /* inline */
     uint16_t extra; /* argument: the submitter; result: status (int16_t), or wait status */
     block_ref block;
@@ -64,6 +73,14 @@ struct job {
 };
 
 _Static_assert(sizeof(struct job) == 128, "two cache lines");
+
+/* At the end of a slot's data, for jobs that have options. */
+struct job_options {
+    int64_t timeout;           /* ns; POOL_FOREVER: none. Written by the submitter while HELD */
+    _Atomic int64_t deadline;  /* written by the worker; read by the supervisor */
+    _Atomic uint32_t retries;  /* that are left; written by the submitter, then the supervisor */
+    _Atomic uint32_t part;     /* written by the worker; read by the submitter */
+};
 
 struct job_table {
     struct segment *segment;
@@ -114,6 +131,9 @@ void job_table_plan(struct job_table *table, struct segment *segment, struct are
 int job_table_start(struct job_table *table);
 /* Slots that exist: every job's index is below. */
 uint32_t job_table_count(const struct job_table *table);
+/* The same for who looks at them all: no more than memory is committed for, whatever the shared count
+ * says. */
+uint32_t job_table_sweep_count(const struct job_table *table);
 
 static inline struct job *job_at(const struct job_table *table, uint32_t index)
 {
@@ -129,12 +149,31 @@ void job_drop_payloads(struct job_table *table, uint32_t index);
 
 /* HELD by owner -> QUEUED. Publishes what the owner wrote to the slot. */
 void job_queue(struct job_table *table, uint32_t index, unsigned flags);
-/* QUEUED -> HELD by owner again, if nobody was quicker. */
+/* QUEUED -> HELD by owner again, without flags, if nobody was quicker. */
 bool job_unqueue(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner);
+/* HELD by owner -> the same in the next generation: who has the number of this one has nothing. */
+bool job_renew(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner);
 /* QUEUED -> RUNNING by owner, if the word is still as it was `seen`. */
 bool job_claim(struct job_table *table, uint32_t index, uint64_t seen, uint16_t owner);
-/* RUNNING by owner -> `state`; *flags are those that the end has to act on. */
-bool job_end(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner,
+static inline struct job_options *job_options(struct job *job)
+{
+    return (struct job_options *)(job->data + JOB_INLINE - sizeof(struct job_options));
+}
+
+/* Bytes of data for argument and result. */
+static inline size_t job_room(struct payload argument)
+{
+    return argument.options ? JOB_INLINE - sizeof(struct job_options) : JOB_INLINE;
+}
+
+/* RUNNING by owner -> QUEUED again: its worker died. */
+bool job_requeue(struct job_table *table, uint32_t index, uint64_t seen, uint16_t submitter);
+/* Sets a flag of JOB_DOOMED on a running job: 0; 1: it has ended; -EAGAIN: it waits; -ESTALE. */
+int job_doom(struct job_table *table, uint32_t index, uint32_t generation, enum job_flag flag);
+
+/* RUNNING by owner -> `state`: 0, and *flags are those that the end has to act on. -ESTALE: it is not
+ * running, or not the owner's. -ECANCELED: it is doomed, and so not to be FINISHED. */
+int job_end(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner,
              enum job_state state, unsigned *flags);
 /* QUEUED -> `state`, CANCELLED or LOST. */
 bool job_cancel(struct job_table *table, uint32_t index, uint32_t generation, enum job_state state,

@@ -43,21 +43,23 @@ static int run_chunk(struct pool_job *job, const void *argument, size_t size)
         return -ENOMEM;
     result->status = 0;
     output = (unsigned char *)(result + 1);
-    memset(output, 0, chunk->count * chunk->result_size);
     for (i = 0; i < chunk->count; i++) {
         struct pool_job one = *job;
         int status;
 
+        pool_job_part(job, (uint32_t)i);
         one.result = (struct payload){.kind = PAYLOAD_NONE};
         one.argument = item;
         one.size = chunk->item_size;
         one.slice = output;
         one.slice_room = chunk->result_size;
+        one.slice_used = 0;
         status = function(&one, item, chunk->item_size);
         if (status > 0 || status < -4095)
             status = -ERANGE;
         if (status == 0 && one.slice_overflow)
             status = -EMSGSIZE;
+        memset(output + one.slice_used, 0, chunk->result_size - one.slice_used);
         if (status && !result->status)
             result->status = status;
         item += chunk->item_size;
@@ -160,9 +162,13 @@ int pool_map(struct pool *pool, pool_function function, const void *items, size_
 
         if (submitted < count && (submitted - collected) / step < ahead && !error) {
             error = submit_chunk(&map, submitted, &futures[submitted / step % ahead]);
-            if (!error)
+            if (!error) {
                 submitted += step;
-            continue;
+                continue;
+            }
+            /* With chunks in flight there is memory to come. */
+            if (error == -ENOMEM && submitted > collected)
+                error = 0;
         }
         if (collected >= submitted)
             break; /* nothing in flight, and no more can be submitted */

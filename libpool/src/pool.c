@@ -41,6 +41,7 @@ void pool_config_init(struct pool_config *config)
     memset(config, 0, sizeof *config);
     config->size = sizeof *config;
     config->workers = pool_cpu_count();
+    config->timeout = POOL_FOREVER;
 }
 
 /* Reserves all regions. `largest` is that of the arena's blocks. */
@@ -113,6 +114,8 @@ static int check_config(const struct pool_config *config)
         return -EINVAL;
     if (config->memory_limit && config->memory_limit < MEMORY_MIN)
         return -EINVAL;
+    if (config->timeout < 1 || config->retries < 0 || config->retries > 255)
+        return -EINVAL;
     return config->host && config->host->size != sizeof *config->host ? -EINVAL : 0;
 }
 
@@ -179,6 +182,8 @@ int pool_create(struct pool **out, const struct pool_config *config)
         config = &defaults;
     }
     error = check_config(config);
+    if (!error)
+        error = fork_watch();
     if (error)
         return error;
     pool = calloc(1, sizeof *pool);
@@ -186,6 +191,10 @@ int pool_create(struct pool **out, const struct pool_config *config)
         return -ENOMEM;
     pool->workers = config->workers;
     pool->spinners = pool_cpu_count() > 3 ? pool_cpu_count() / 2 : 1;
+    pool->timeout = config->timeout;
+    pool->retries = config->retries;
+    pool->worker_memory = config->worker_memory;
+    pool->worker_jobs = config->worker_jobs;
     if (config->host)
         pool->host = *config->host;
     pool->self = JOB_HOST;
@@ -203,15 +212,11 @@ int pool_create(struct pool **out, const struct pool_config *config)
         pool->forks = fork_count();
         error = fork_supervisor(pool);
     }
-    if (!error) {
-        error = fork_register(pool);
-        if (error)
-            pool_terminate(pool);
-    }
     if (error) {
         free_pool(pool);
         return error;
     }
+    fork_register(pool);
     *out = pool;
     return 0;
 }
@@ -222,18 +227,19 @@ int pool_usable(struct pool *pool)
 {
     if (pool->forks != fork_count())
         return -EXDEV;
-    if (atomic_load_explicit(&pool->broken, ACQUIRE))
+    /* Seq_cst: after a job has been queued, these are read after it can be seen. */
+    if (atomic_load_explicit(&pool->broken, SEQ_CST))
         return -EOWNERDEAD;
-    return shared_load(&pool_control(pool)->state, ACQUIRE) == CONTROL_RUNNING ? 0 : -ESHUTDOWN;
+    return shared_load(&pool_control(pool)->state, SEQ_CST) == CONTROL_RUNNING ? 0 : -ESHUTDOWN;
 }
 
 /* Ends every job that has not ended, when no worker will. */
 static void end_jobs(struct pool *pool, enum job_state state)
 {
-    uint32_t index;
+    uint32_t index, count = job_table_sweep_count(&pool->jobs);
 
-    for (index = 0; index < job_table_count(&pool->jobs); index++) {
-        uint64_t word = shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE);
+    for (index = 0; index < count; index++) {
+        uint64_t word = shared_load(&job_at(&pool->jobs, index)->word, SEQ_CST);
 
         if (job_state(word) == JOB_QUEUED)
             schedule_cancel(pool, index, job_generation(word), state);
@@ -276,7 +282,7 @@ void host_break(struct pool *pool)
     if (!atomic_load_explicit(&pool->gone, ACQUIRE) && reap_supervisor(pool, 0)) {
         bool asked = shared_load(&pool_control(pool)->state, ACQUIRE) != CONTROL_RUNNING;
 
-        atomic_store_explicit(&pool->broken, !asked, RELEASE);
+        atomic_store_explicit(&pool->broken, !asked, SEQ_CST);
         pthread_mutex_unlock(&pool->lock);
         end_jobs(pool, JOB_LOST);
         return;
@@ -301,12 +307,10 @@ static void advance_state(struct pool *pool, uint32_t state)
 {
     _Atomic uint32_t *shared = &pool_control(pool)->state;
     uint32_t now = shared_load(shared, ACQUIRE);
-    uint64_t one = 1;
 
     while (now < state && !shared_cas(shared, &now, state, SEQ_CST))
         ;
-    if (write(pool->control_fd, &one, sizeof one) < 0)
-        return; /* full: the supervisor is awake already */
+    schedule_kick_supervisor(pool);
 }
 
 int pool_close(struct pool *pool)
@@ -319,17 +323,40 @@ int pool_close(struct pool *pool)
     return 0;
 }
 
+/* The supervisor is stopped, or starved. Its workers end with it; waits for that, too. The pids are
+ * what the shared memory says, so nothing is done to them but waiting, and not for long. */
+static void kill_supervisor(struct pool *pool)
+{
+    struct pollfd *workers = calloc((size_t)pool->workers, sizeof *workers);
+    int64_t deadline;
+    int i;
+
+    for (i = 0; workers && i < pool->workers; i++) {
+        workers[i].fd = pidfd_open(pool_worker_pid(pool, i));
+        workers[i].events = POLLIN;
+    }
+    syscall(SYS_pidfd_send_signal, pool->supervisor_fd, SIGKILL, NULL, 0);
+    reap_supervisor(pool, -1);
+    deadline = system_now() + TERMINATE_MS * INT64_C(1000000);
+    for (i = 0; workers && i < pool->workers; i++) {
+        int64_t left = (deadline - system_now()) / 1000000;
+
+        if (workers[i].fd < 0)
+            continue;
+        poll(&workers[i], 1, left > 0 ? (int)left : 0);
+        close(workers[i].fd);
+    }
+    free(workers);
+}
+
 int pool_terminate(struct pool *pool)
 {
     if (pool_usable(pool) == -EXDEV)
         return -EXDEV;
     advance_state(pool, CONTROL_TERMINATING);
     pthread_mutex_lock(&pool->lock);
-    if (!reap_supervisor(pool, TERMINATE_MS)) {
-        /* It is stopped, or starved. Its workers end with it. */
-        syscall(SYS_pidfd_send_signal, pool->supervisor_fd, SIGKILL, NULL, 0);
-        reap_supervisor(pool, -1);
-    }
+    if (!reap_supervisor(pool, TERMINATE_MS))
+        kill_supervisor(pool);
     pthread_mutex_unlock(&pool->lock);
     end_jobs(pool, JOB_CANCELLED);
     return 0;
@@ -390,6 +417,7 @@ int pool_get_stats(struct pool *pool, struct pool_stats *stats)
         stats->jobs_started +=
             shared_load(&pool_process(pool, worker)->jobs_started, RELAXED);
     }
+    stats->jobs_retried = shared_load(&pool_control(pool)->jobs_retried, RELAXED);
     stats->workers_started = shared_load(&pool_control(pool)->workers_started, RELAXED);
     stats->memory = segment_committed(&pool->segment);
     stats->memory_limit = pool->segment.limit;
@@ -398,7 +426,8 @@ int pool_get_stats(struct pool *pool, struct pool_stats *stats)
 
 pid_t pool_worker_pid(struct pool *pool, int worker)
 {
-    if (pool_usable(pool) == -EXDEV || worker < 0 || worker >= pool->workers)
+    if (pool_usable(pool) == -EXDEV || worker < 0 || worker >= pool->workers ||
+        atomic_load_explicit(&pool->gone, ACQUIRE))
         return 0;
     return (pid_t)shared_load(&pool_process(pool, worker)->pid, ACQUIRE);
 }

@@ -42,16 +42,19 @@ _Noreturn void worker_main(struct pool *pool, int worker)
     pool->self = (uint16_t)(worker + 1);
     pool->forks = fork_count();
     pool->spinning = false;
-    pool->nesting = 0;
+    pool->nesting = pool->timed = 0;
     pool->slot_count = 0; /* those were another process's */
     spin_init(&pool->spin);
     current_pool = pool;
+    fork_register(pool); /* for the processes that jobs fork */
     /* The supervisor's only thread is our parent, so this fires when the supervisor ends. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != pool->supervisor_pid)
         _exit(1);
     leave_interrupt_to_host();
     if (pool->host.start && pool->host.start(pool->host.context, pool, (unsigned)worker) != 0)
+        _exit(1);
+    if (pool->worker_memory && limits_set_memory(pool->worker_memory) < 0)
         _exit(1);
     shared_store(&process->started, 1, RELEASE);
     worker_loop(pool);

@@ -18,23 +18,64 @@ static void rescue(void *context, uint32_t index)
                         JOB_LOST);
 }
 
+/* It may have attached its result and not come to say so. Leaves the wait status in its place. */
+static void drop_result(struct pool *pool, uint16_t owner, uint32_t index, int wait_status)
+{
+    struct job *job = job_at(&pool->jobs, index);
+    struct payload died = {.kind = PAYLOAD_NONE, .extra = (uint16_t)wait_status};
+    struct payload result = payload_unpack(shared_load(&job->result, RELAXED));
+
+    if (result.kind == PAYLOAD_BLOCK && !arena_free_attached(&pool->arena, result.block, index))
+        arena_free_held(&pool->arena, result.block, owner);
+    shared_store(&job->result, payload_pack(died), RELAXED);
+}
+
+/* Puts the job back where it was, if it may run again. Its argument is as it was submitted. */
+static bool retry(struct pool *pool, uint32_t index, uint64_t word)
+{
+    struct job_options *options = job_options(job_at(&pool->jobs, index));
+    uint32_t left;
+
+    if (!schedule_has_options(pool, index) || (job_flags(word) & JOB_DOOMED))
+        return false;
+    left = shared_load(&options->retries, RELAXED);
+    if (left == 0)
+        return false;
+    shared_store(&options->retries, left - 1, RELAXED);
+    shared_store(&options->deadline, 0, RELAXED);
+    /* Only a flag can have been set meanwhile: by one who waits, detaches, or dooms it. */
+    while (!job_requeue(&pool->jobs, index, word, schedule_submitter(pool, index))) {
+        word = shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE);
+        if (job_flags(word) & JOB_DOOMED)
+            return false;
+    }
+    shared_add(&pool_control(pool)->jobs_retried, 1, RELAXED);
+    rescue(pool, index);
+    return true;
+}
+
+static void end_running(struct pool *pool, uint16_t owner, uint32_t index, uint32_t generation)
+{
+    unsigned flags = job_flags(shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE));
+
+    schedule_end(pool, index, generation, owner,
+                 flags & JOB_LATE     ? JOB_TIMEOUT
+                 : flags & JOB_KILLED ? JOB_CANCELLED
+                                      : JOB_DIED);
+}
+
 /* A job that the dead worker had on its stack: give it the end that is due, or finish telling. */
 static void repair_job(struct pool *pool, uint16_t owner, uint32_t index, uint32_t generation,
                        int wait_status)
 {
     struct job *job = job_at(&pool->jobs, index);
     uint64_t word = shared_load(&job->word, ACQUIRE);
-    struct payload died = {.kind = PAYLOAD_NONE, .extra = (uint16_t)wait_status};
-    struct payload result;
 
     if (job_generation(word) == generation && job_state(word) == JOB_RUNNING &&
         job_owner(word) == owner) {
-        /* It may have attached its result and not come to say so. */
-        result = payload_unpack(shared_load(&job->result, RELAXED));
-        if (result.kind == PAYLOAD_BLOCK && !arena_free_attached(&pool->arena, result.block, index))
-            arena_free_held(&pool->arena, result.block, owner);
-        shared_store(&job->result, payload_pack(died), RELAXED);
-        schedule_end(pool, index, generation, owner, JOB_DIED);
+        drop_result(pool, owner, index, wait_status);
+        if (!retry(pool, index, word))
+            end_running(pool, owner, index, generation);
     } else if (job_generation(word) == generation && job_ended(word)) {
         schedule_announce(pool, index, generation, job_flags(word), schedule_submitter(pool, index));
     } else if (job_generation(word) == generation + 1 && job_state(word) == JOB_HELD &&

@@ -64,6 +64,10 @@ static inline _Atomic uint64_t *cell_at(const struct ring *ring, uint32_t level,
     return &cells[position & (((uint64_t)1 << level_bits(ring, level)) - 1)];
 }
 
+/* How far the sequence in a cell can be ahead of a hint that lags: done with, and filled again in the
+ * next lap. Whoever sees more sees memory that was scribbled over, and must not follow it for laps. */
+#define AHEAD_MAX 3
+
 /* The even sequence of an empty cell at `position`; it wraps together with the lap. */
 static inline uint32_t empty_sequence(const struct ring *ring, uint32_t level, uint64_t position)
 {
@@ -117,7 +121,7 @@ static enum push push_level(struct ring *ring, uint32_t level, uint32_t item)
         }
         if (found == SEALED)
             return FULL;
-        if ((int32_t)(sequence - empty) > 0) {
+        if (sequence - empty <= AHEAD_MAX) {
             /* Filled already by somebody whose move of the tail we may do: it lags. */
             if (shared_cas(&words->tail, &tail, tail + 1, ACQ_REL))
                 tail++;
@@ -146,7 +150,8 @@ int ring_push(struct ring *ring, uint32_t item)
         if (level + 1 == ring->levels)
             return -ENOMEM;
         error = commit_level(ring, level + 1);
-        if (error)
+        /* At the limit the memory may have gone to another producer, for this very level. */
+        if (error && shared_load(&header->producer, ACQUIRE) == level)
             return error;
         /* Moves all producers on. Death before: the next one does it, over the same memory. */
         shared_cas(&header->producer, &level, level + 1, ACQ_REL);
@@ -177,13 +182,21 @@ static enum peek peek_level(struct ring *ring, uint32_t level, struct ring_curso
         }
         if (found == SEALED)
             return DRAINED;
-        if ((int32_t)(sequence - empty) > 0) {
+        if (sequence != empty && sequence - empty <= AHEAD_MAX) {
             /* Done with by somebody whose move of the head we may do: it lags. */
             if (shared_cas(&words->head, &head, head + 1, ACQ_REL))
                 head++;
             continue;
         }
-        if (sequence != empty || shared_load(&header->producer, SEQ_CST) <= level)
+        if (sequence != empty) {
+            /* Our copy of the head is old, or somebody has scribbled. */
+            found = shared_load(&words->head, ACQUIRE);
+            if (found == head)
+                return EMPTY;
+            head = found;
+            continue;
+        }
+        if (shared_load(&header->producer, SEQ_CST) <= level)
             return EMPTY;
         /* Nothing here, and producers have moved on: seal the place where a slow one could still
          * put its item. EMPTY -> SEALED; if it was quicker, there is an item after all. */

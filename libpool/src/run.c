@@ -1,9 +1,11 @@
 /* How a worker runs a job, and what the running job can call. */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "atomic.h"
 #include "internal.h"
+#include "system.h"
 
 /* ---- The running job's own calls ---- */
 
@@ -24,12 +26,13 @@ void *pool_job_reserve(struct pool_job *job, size_t size)
 {
     struct pool *pool = job->pool;
     struct job *slot = job_at(&pool->jobs, job->index);
-    size_t offset;
+    size_t offset, room;
     uint64_t length;
     void *memory;
 
     if (job->slice) {
         job->slice_overflow = size > job->slice_room;
+        job->slice_used = job->slice_overflow ? 0 : size;
         if (!job->slice_overflow)
             return job->slice;
         errno = EMSGSIZE;
@@ -37,7 +40,8 @@ void *pool_job_reserve(struct pool_job *job, size_t size)
     }
     drop_result(job);
     offset = inline_offset(payload_unpack(shared_load(&slot->argument, RELAXED)));
-    if (offset <= JOB_INLINE && size <= JOB_INLINE - offset) {
+    room = job->options ? JOB_INLINE - sizeof(struct job_options) : JOB_INLINE;
+    if (offset <= room && size <= room - offset) {
         job->result.kind = size ? PAYLOAD_INLINE : PAYLOAD_NONE;
         job->result.size = (uint8_t)size;
         return slot->data + (size ? offset : 0);
@@ -77,6 +81,40 @@ const void *pool_job_argument(const struct pool_job *job, size_t *size)
 
 /* ---- Running a job ---- */
 
+/* The job's time counts from now. */
+static void start_clock(struct pool *pool, uint32_t index)
+{
+    struct job_options *options = job_options(job_at(&pool->jobs, index));
+    int64_t deadline = POOL_FOREVER, now;
+
+    if (options->timeout != POOL_FOREVER) {
+        now = system_now();
+        if (options->timeout < POOL_FOREVER - now)
+            deadline = now + options->timeout;
+    }
+    /* Seq_cst: either the supervisor, which sets next_look and then looks, sees the deadline, or we
+     * see that it will look too late. */
+    shared_store(&options->deadline, deadline, SEQ_CST);
+    if (deadline < shared_load(&pool_control(pool)->next_look, SEQ_CST))
+        schedule_kick_supervisor(pool);
+}
+
+void pool_job_part(struct pool_job *job, uint32_t part)
+{
+    if (!job->options)
+        return;
+    shared_store(&job_options(job_at(&job->pool->jobs, job->index))->part, part, RELAXED);
+    start_clock(job->pool, job->index);
+}
+
+/* We are about to be killed, and are not to touch anything until then. */
+static _Noreturn void await_death(struct pool *pool)
+{
+    schedule_kick_supervisor(pool);
+    for (;;)
+        pause();
+}
+
 static int run_function(struct pool_job *job, bool host)
 {
     struct pool *pool = job->pool;
@@ -106,7 +144,7 @@ static int find_argument(struct pool_job *job, struct payload payload)
         if (error)
             return error;
     }
-    if (payload.kind == PAYLOAD_INLINE && size > JOB_INLINE)
+    if (payload.kind == PAYLOAD_INLINE && size > job_room(payload))
         return -EINVAL;
     job->argument = memory;
     job->size = size;
@@ -117,10 +155,15 @@ void worker_run(struct pool *pool, uint32_t index, uint32_t generation)
 {
     struct job *slot = job_at(&pool->jobs, index);
     struct payload argument = payload_unpack(shared_load(&slot->argument, RELAXED));
-    struct pool_job job = {.pool = pool, .index = index, .generation = generation};
-    int status;
+    struct pool_job job = {
+        .pool = pool, .index = index, .generation = generation, .options = argument.options};
+    int status, error;
 
     job.target = shared_load(&slot->function, RELAXED);
+    if (job.options) {
+        pool->timed++;
+        start_clock(pool, index);
+    }
     status = find_argument(&job, argument);
     if (status == 0)
         status = run_function(&job, argument.host);
@@ -130,8 +173,12 @@ void worker_run(struct pool *pool, uint32_t index, uint32_t generation)
     shared_store(&slot->result, payload_pack(job.result), RELEASE);
     if (job.result.kind == PAYLOAD_BLOCK)
         arena_attach(&pool->arena, job.result.block, pool->self, index);
-    if (!schedule_end(pool, index, generation, pool->self, JOB_FINISHED) &&
-        job.result.kind == PAYLOAD_BLOCK)
+    error = schedule_end(pool, index, generation, pool->self, JOB_FINISHED);
+    if (error == -ECANCELED)
+        await_death(pool);
+    if (error && job.result.kind == PAYLOAD_BLOCK)
         arena_free_attached(&pool->arena, job.result.block, index);
+    if (job.options)
+        pool->timed--;
     schedule_pop(pool);
 }

@@ -57,7 +57,22 @@ void schedule_pop(struct pool *pool)
     shared_store(&process->depth, shared_load(&process->depth, RELAXED) - 1, RELEASE);
 }
 
-bool schedule_take(struct pool *pool, uint32_t *index, uint32_t *generation)
+void schedule_kick_supervisor(struct pool *pool)
+{
+    uint64_t one = 1;
+
+    /* Full only after 2^64 - 1 unread events; the supervisor is awake then. */
+    if (write(pool->control_fd, &one, sizeof one) < 0)
+        return;
+}
+
+bool schedule_has_options(struct pool *pool, uint32_t index)
+{
+    return index < pool->jobs.entries &&
+           payload_unpack(shared_load(&job_at(&pool->jobs, index)->argument, RELAXED)).options;
+}
+
+bool schedule_take(struct pool *pool, bool on_top, uint32_t *index, uint32_t *generation)
 {
     struct ring_cursor cursor;
 
@@ -67,6 +82,8 @@ bool schedule_take(struct pool *pool, uint32_t *index, uint32_t *generation)
 
         if (cursor.item < pool->jobs.entries) {
             word = shared_load(&job_at(&pool->jobs, cursor.item)->word, ACQUIRE);
+            if (on_top && job_state(word) == JOB_QUEUED && schedule_has_options(pool, cursor.item))
+                return false;
             claimed = job_state(word) == JOB_QUEUED && claim(pool, cursor.item, word);
             *index = cursor.item;
             *generation = job_generation(word);
@@ -153,17 +170,17 @@ void schedule_announce(struct pool *pool, uint32_t index, uint32_t generation, u
     }
 }
 
-bool schedule_end(struct pool *pool, uint32_t index, uint32_t generation, uint16_t owner,
-                  enum job_state state)
+int schedule_end(struct pool *pool, uint32_t index, uint32_t generation, uint16_t owner,
+                 enum job_state state)
 {
     /* Read before the end: afterwards the slot may be another job's. */
     uint16_t submitter = schedule_submitter(pool, index);
     unsigned flags;
+    int error = job_end(&pool->jobs, index, generation, owner, state, &flags);
 
-    if (!job_end(&pool->jobs, index, generation, owner, state, &flags))
-        return false;
-    schedule_announce(pool, index, generation, flags, submitter);
-    return true;
+    if (!error)
+        schedule_announce(pool, index, generation, flags, submitter);
+    return error;
 }
 
 bool schedule_cancel(struct pool *pool, uint32_t index, uint32_t generation, enum job_state state)

@@ -62,7 +62,33 @@ static void return_slot(struct pool *pool, uint32_t index)
         job_free(&pool->jobs, index, pool->self);
 }
 
-static int place_argument(struct pool *pool, uint32_t index, size_t size, void **argument)
+void pool_options_init(struct pool *pool, struct pool_options *options)
+{
+    options->size = sizeof *options;
+    options->timeout = pool->timeout;
+    options->retries = pool->retries;
+}
+
+static int check_options(const struct pool_options *options)
+{
+    return options->size != sizeof *options || options->timeout < 1 || options->retries < 0 ||
+                   options->retries > 255
+               ? -EINVAL
+               : 0;
+}
+
+static void place_options(struct job *job, const struct pool_options *options)
+{
+    struct job_options *place = job_options(job);
+
+    place->timeout = options->timeout;
+    shared_store(&place->deadline, 0, RELAXED);
+    shared_store(&place->retries, (uint32_t)options->retries, RELAXED);
+    shared_store(&place->part, 0, RELAXED);
+}
+
+static int place_argument(struct pool *pool, uint32_t index, const struct pool_options *options,
+                          size_t size, void **argument)
 {
     struct job *job = job_at(&pool->jobs, index);
     struct payload payload = {.kind = PAYLOAD_NONE, .extra = pool->self};
@@ -70,7 +96,10 @@ static int place_argument(struct pool *pool, uint32_t index, size_t size, void *
     int error;
 
     *argument = job->data;
-    if (size > JOB_INLINE) {
+    payload.options = options->timeout != POOL_FOREVER || options->retries > 0;
+    if (payload.options)
+        place_options(job, options);
+    if (size > job_room(payload)) {
         error = arena_alloc(&pool->arena, pool->self, size, &payload.block);
         if (error)
             return error;
@@ -90,16 +119,29 @@ static int place_argument(struct pool *pool, uint32_t index, size_t size, void *
 
 int pool_prepare(struct pool *pool, size_t size, struct pool_future *future, void **argument)
 {
+    return pool_prepare_with(pool, NULL, size, future, argument);
+}
+
+int pool_prepare_with(struct pool *pool, const struct pool_options *options, size_t size,
+                      struct pool_future *future, void **argument)
+{
+    struct pool_options defaults;
     uint32_t index;
     int error = submittable(pool);
 
+    if (!options) {
+        pool_options_init(pool, &defaults);
+        options = &defaults;
+    }
+    if (!error)
+        error = check_options(options);
     if (error)
         return error;
     touch(pool);
     error = take_slot(pool, &index);
     if (error)
         return error;
-    error = place_argument(pool, index, size, argument);
+    error = place_argument(pool, index, options, size, argument);
     if (error) {
         return_slot(pool, index);
         return error;
@@ -119,7 +161,8 @@ static int commit(const struct pool_future *future, uint64_t function, bool host
     uint64_t word = shared_load(&job->word, RELAXED);
     int error;
 
-    if (job_state(word) != JOB_HELD || job_generation(word) != future->generation)
+    if (job_state(word) != JOB_HELD || job_generation(word) != future->generation ||
+        job_owner(word) != pool->self)
         return -ESTALE;
     if (host) {
         struct payload argument = payload_unpack(shared_load(&job->argument, RELAXED));
@@ -130,39 +173,59 @@ static int commit(const struct pool_future *future, uint64_t function, bool host
     shared_store(&job->function, function, RELAXED);
     job_queue(&pool->jobs, future->index, flags);
     error = schedule_push(pool, future->index);
-    /* No memory for a cell. A worker may have found the job all the same, by a stale cell. */
+    /* The pool may have been closed, or have broken, since we looked; who did that may have looked
+     * for jobs before this one was there. We look after it is there: one of us sees the other. */
+    if (!error)
+        error = submittable(pool);
+    /* A worker may have found the job all the same. */
     if (error && !job_unqueue(&pool->jobs, future->index, future->generation, pool->self))
         error = 0;
     return error;
 }
 
+static int check_prepared(const struct pool_future *future)
+{
+    if (!future->pool)
+        return -EINVAL;
+    if (pool_usable(future->pool) == -EXDEV)
+        return -EXDEV;
+    return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
+}
+
 int pool_commit(const struct pool_future *future, pool_function function)
 {
     uint64_t id;
-    int error = function_id(&future->pool->functions, function, &id);
+    int error = check_prepared(future);
 
+    if (!error)
+        error = function_id(&future->pool->functions, function, &id);
     return error ? error : commit(future, id, false, 0);
 }
 
 int pool_commit_host(const struct pool_future *future, uint64_t target)
 {
-    return commit(future, target, true, 0);
+    int error = check_prepared(future);
+
+    return error ? error : commit(future, target, true, 0);
 }
 
 void pool_abandon(const struct pool_future *future)
 {
     struct pool *pool = future->pool;
-    uint64_t word;
 
-    if (pool_usable(pool) == -EXDEV)
-        return;
-    word = shared_load(&job_at(&pool->jobs, future->index)->word, RELAXED);
-    if (job_state(word) == JOB_HELD && job_generation(word) == future->generation)
+    if (check_prepared(future) == 0 &&
+        job_renew(&pool->jobs, future->index, future->generation, pool->self))
         return_slot(pool, future->index);
 }
 
 int pool_submit(struct pool *pool, pool_function function, const void *argument, size_t size,
                 struct pool_future *future)
+{
+    return pool_submit_with(pool, NULL, function, argument, size, future);
+}
+
+int pool_submit_with(struct pool *pool, const struct pool_options *options, pool_function function,
+                     const void *argument, size_t size, struct pool_future *future)
 {
     struct pool_future own;
     void *memory;
@@ -174,7 +237,7 @@ int pool_submit(struct pool *pool, pool_function function, const void *argument,
     if (!error && size && !argument)
         error = -EINVAL;
     if (!error)
-        error = pool_prepare(pool, size, &own, &memory);
+        error = pool_prepare_with(pool, options, size, &own, &memory);
     if (error)
         return error;
     if (size)
@@ -191,7 +254,7 @@ void pool_future_release(const struct pool_future *future)
 {
     struct pool *pool = future->pool;
 
-    if (pool_usable(pool) == -EXDEV)
+    if (check_prepared(future) != 0)
         return;
     if (job_flag(&pool->jobs, future->index, future->generation, JOB_DETACHED) == 1 &&
         job_collect(&pool->jobs, future->index, future->generation, pool->self))
@@ -206,7 +269,7 @@ int64_t pool_cancel_waiting(struct pool *pool)
 
     if (error == -EXDEV)
         return error;
-    count = job_table_count(&pool->jobs);
+    count = job_table_sweep_count(&pool->jobs);
     for (index = 0; index < count; index++) {
         uint64_t word = shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE);
 
@@ -250,6 +313,8 @@ int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *si
     uint64_t length;
     int error = pool_usable(pool) == -EXDEV ? -EXDEV : 0;
 
+    if (!error && !arena_is_shared(&pool->arena, reference))
+        error = -EINVAL;
     if (!error)
         error = arena_lookup(&pool->arena, reference, memory, &length);
     if (!error)

@@ -15,6 +15,7 @@
 
 #include "atomic.h"
 #include "internal.h"
+#include "system.h"
 
 /* How often an idle pool is looked at, to give memory back: after one to two of these. */
 #define TICK_MS 5000
@@ -24,8 +25,10 @@
 
 struct supervisor {
     struct pool *pool;
+    pid_t pids[POOL_MAX_WORKERS]; /* 0: none. The shared ones are for others to read, who may write */
     int alive;
     int failures;
+    int64_t next_tick;    /* ns */
     uint64_t jobs_before; /* jobs started by all workers, at the last tick */
     bool trimmed;
     sigset_t host_mask, open_mask;
@@ -56,40 +59,36 @@ static int start_worker(struct supervisor *supervisor, int worker)
     pid = fork_process(pool);
     if (pid == 0) {
         close(pool->host_fd);
-        close(pool->control_fd);
-        pool->host_fd = pool->control_fd = -1;
+        pool->host_fd = -1;
         restore_signals(supervisor);
         worker_main(pool, worker);
     }
     if (pid < 0)
         return (int)pid;
+    supervisor->pids[worker] = pid;
     shared_store(&process->pid, (uint32_t)pid, RELEASE);
     shared_add(&pool_control(pool)->workers_started, 1, RELAXED);
     supervisor->alive++;
     return 0;
 }
 
-static int find_worker(struct pool *pool, pid_t pid)
+static int find_worker(const struct supervisor *supervisor, pid_t pid)
 {
     int worker;
 
-    for (worker = 0; worker < pool->workers; worker++)
-        if ((pid_t)shared_load(&pool_process(pool, worker)->pid, RELAXED) == pid)
+    for (worker = 0; worker < supervisor->pool->workers; worker++)
+        if (supervisor->pids[worker] == pid)
             return worker;
     return -1;
 }
 
 static _Noreturn void end_now(struct supervisor *supervisor, int status)
 {
-    struct pool *pool = supervisor->pool;
     int worker;
 
-    for (worker = 0; worker < pool->workers; worker++) {
-        pid_t pid = (pid_t)shared_load(&pool_process(pool, worker)->pid, RELAXED);
-
-        if (pid > 0)
-            kill(pid, SIGKILL);
-    }
+    for (worker = 0; worker < supervisor->pool->workers; worker++)
+        if (supervisor->pids[worker])
+            kill(supervisor->pids[worker], SIGKILL);
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
         ;
     _exit(status);
@@ -110,7 +109,7 @@ static void start_missing(struct supervisor *supervisor)
     int worker;
 
     for (worker = 0; worker < pool->workers; worker++) {
-        if (shared_load(&pool_process(pool, worker)->pid, RELAXED))
+        if (supervisor->pids[worker])
             continue;
         if (closing && !work_left(pool))
             return;
@@ -130,12 +129,13 @@ static void reap(struct supervisor *supervisor)
     pid_t pid;
 
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        int worker = find_worker(pool, pid);
+        int worker = find_worker(supervisor, pid);
         bool orderly = WIFEXITED(status) && WEXITSTATUS(status) == 0;
 
         if (worker < 0)
             continue; /* inherited from a host that exec'ed */
         supervisor->alive--;
+        supervisor->pids[worker] = 0;
         if (shared_load(&pool_process(pool, worker)->started, ACQUIRE))
             supervisor->failures = 0;
         else
@@ -180,6 +180,25 @@ static void take_signals(struct supervisor *supervisor)
     sigemptyset(&supervisor->open_mask);
 }
 
+/* Kills what is due, and returns for how long to sleep. */
+static struct timespec enforce(struct supervisor *supervisor)
+{
+    struct pool *pool = supervisor->pool;
+    struct timespec sleep = {0};
+    int64_t now = system_now(), tick = now + TICK_MS * INT64_C(1000000), next = now, look;
+
+    /* First we say when we shall look, then look: see start_clock() in run.c. What is due earlier than
+     * we said, and was there before, makes us say it again. */
+    do {
+        look = next > now ? next : tick;
+        shared_store(&pool_control(pool)->next_look, look, SEQ_CST);
+        next = limits_enforce(pool, supervisor->pids, now);
+    } while (next < look);
+    sleep.tv_sec = (time_t)((look - now) / 1000000000);
+    sleep.tv_nsec = (long)((look - now) % 1000000000);
+    return sleep;
+}
+
 static void give_back_memory(struct supervisor *supervisor)
 {
     struct pool *pool = supervisor->pool;
@@ -195,6 +214,7 @@ static void give_back_memory(struct supervisor *supervisor)
         supervisor->trimmed = true;
     }
     supervisor->jobs_before = jobs;
+    supervisor->next_tick = system_now() + TICK_MS * INT64_C(1000000);
 }
 
 _Noreturn void supervisor_main(struct pool *pool)
@@ -214,22 +234,23 @@ _Noreturn void supervisor_main(struct pool *pool)
     fds[1] = (struct pollfd){.fd = pool->control_fd, .events = POLLIN};
     start_missing(&supervisor);
     for (;;) {
-        struct timespec tick = {.tv_sec = TICK_MS / 1000};
+        struct timespec sleep = enforce(&supervisor);
         uint32_t state = shared_load(&pool_control(pool)->state, SEQ_CST);
         uint64_t events;
         int ready;
 
-        if (state == CONTROL_TERMINATING)
+        if (state >= CONTROL_TERMINATING) /* more is nonsense that a worker wrote */
             end_now(&supervisor, 0);
         if (state == CONTROL_CLOSING && supervisor.alive == 0 && !work_left(pool))
             _exit(0);
-        ready = ppoll(fds, 2, &tick, &supervisor.open_mask);
+        ready = ppoll(fds, 2, &sleep, &supervisor.open_mask);
         if (ready > 0 && fds[0].revents)
             end_now(&supervisor, 0);
         if (ready > 0 && fds[1].revents &&
-            read(pool->control_fd, &events, sizeof events) == sizeof events)
+            read(pool->control_fd, &events, sizeof events) == sizeof events &&
+            shared_load(&pool_control(pool)->state, SEQ_CST) != CONTROL_RUNNING)
             repair_ring_everybody(pool);
-        if (ready == 0)
+        if (system_now() >= supervisor.next_tick)
             give_back_memory(&supervisor);
         reap(&supervisor);
     }

@@ -24,11 +24,13 @@ static bool watch_ended(struct pool *pool, const struct watch *watch)
     return job_ended(word) || job_generation(word) != watch->generation;
 }
 
-static bool work_there(struct pool *pool)
+/* Whether the ring has something for this worker; not everything is, while it waits (`watch`). */
+static bool work_there(struct pool *pool, const struct watch *watch)
 {
     struct ring_cursor cursor;
 
-    return ring_peek(&pool->ready, &cursor);
+    return ring_peek(&pool->ready, &cursor) &&
+           !(watch && schedule_has_options(pool, cursor.item));
 }
 
 /* Not looking at the ring any more: if there is work left, another worker has to. */
@@ -38,7 +40,7 @@ static void leave_spin(struct pool *pool)
         return;
     pool->spinning = false;
     wake_busy(&pool_control(pool)->wake, pool->self - 1);
-    if (work_there(pool))
+    if (work_there(pool, NULL))
         schedule_wake(pool, false);
 }
 
@@ -61,7 +63,7 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
     if (hungry) {
         wake_sleep(words, pool->self - 1);
         pool->spinning = false;
-        if (work_there(pool) ||
+        if (work_there(pool, watch) ||
             (!watch && shared_load(&pool_control(pool)->state, SEQ_CST) != CONTROL_RUNNING))
             timeout = 0;
     }
@@ -72,8 +74,11 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
         if (pool->host.acquire)
             pool->host.acquire(pool->host.context);
     }
-    /* A waker may have counted on us: then we spin, in its books, and owe a look at the ring. */
-    if (hungry && (wake_busy(words, pool->self - 1) & wake_spinning(pool->self - 1))) {
+    /* A waker may have counted on us: then we spin, in its books, and owe a look at the ring, and a
+     * wake-up to the next worker if we find more than one job there. Also if we did not sleep:
+     * whoever pushed while our spinning bit was still set rang nobody. */
+    if (hungry &&
+        ((wake_busy(words, pool->self - 1) & wake_spinning(pool->self - 1)) || timeout == 0)) {
         wake_spin(words, pool->self - 1);
         pool->spinning = true;
     }
@@ -93,7 +98,7 @@ static void idle(struct pool *pool, const struct watch *watch, bool hungry)
     }
     if (pool->spinning || !hungry)
         do
-            found = (hungry && work_there(pool)) || watch_ended(pool, watch);
+            found = (hungry && work_there(pool, watch)) || watch_ended(pool, watch);
         while (!found && spin_round(&wait));
     if (!found)
         park(pool, watch, hungry);
@@ -109,12 +114,13 @@ int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t 
         watch.deadline = now + timeout;
     while (!watch_ended(pool, &watch)) {
         uint32_t other, its_generation;
-        bool hungry = pool->nesting < NESTING_MAX;
+        /* Under a time limit a job runs nothing on top of its stack that would use up its time. */
+        bool hungry = pool->nesting < NESTING_MAX && pool->timed == 0;
 
         if (schedule_claim(pool, index, generation)) {
             leave_spin(pool);
             worker_run(pool, index, generation);
-        } else if (hungry && schedule_take(pool, &other, &its_generation)) {
+        } else if (hungry && schedule_take(pool, true, &other, &its_generation)) {
             leave_spin(pool);
             pool->nesting++;
             worker_run(pool, other, its_generation);
@@ -133,16 +139,22 @@ int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t 
                : -ESTALE;
 }
 
-/* Runs jobs until the pool is closed and none is left. */
+/* Runs jobs until the pool is closed and none is left, or as many as this worker is to run. */
 void worker_loop(struct pool *pool)
 {
     uint32_t index, generation;
+    uint64_t jobs = 0;
 
     for (;;) {
-        if (schedule_take(pool, &index, &generation)) {
+        /* Read before the look at the ring: what was pushed before the pool was closed is seen. */
+        uint32_t state = shared_load(&pool_control(pool)->state, SEQ_CST);
+
+        if (schedule_take(pool, false, &index, &generation)) {
             leave_spin(pool);
             worker_run(pool, index, generation);
-        } else if (shared_load(&pool_control(pool)->state, SEQ_CST) != CONTROL_RUNNING) {
+            if (pool->worker_jobs && ++jobs >= pool->worker_jobs)
+                break;
+        } else if (state != CONTROL_RUNNING) {
             break;
         } else {
             idle(pool, NULL, true);

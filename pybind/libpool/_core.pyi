@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent import futures
-from typing import Any, Final, ParamSpec, Protocol, TypedDict, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, Self, TypedDict, TypeVar
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -21,6 +21,7 @@ class Stats(TypedDict):
     alive: int
     supervisor: int
     jobs_started: int
+    jobs_retried: int
     workers_started: int
     memory: int
     memory_limit: int
@@ -32,6 +33,7 @@ class Future(futures.Future[_T]):
     def running(self) -> bool: ...
     def cancelled(self) -> bool: ...
     def cancel(self) -> bool: ...
+    def kill(self) -> bool: ...
     def add_done_callback(self, fn: Callable[[futures.Future[_T]], object], /) -> None: ...
 
 class Workers:
@@ -43,7 +45,12 @@ class Workers:
         start: Callable[[int], object] | None = None,
         stop: Callable[[], object] | None = None,
         registry: _Registry,
+        timeout: int | None = None,
+        retries: int = 0,
+        worker_memory: int = 0,
+        worker_jobs: int = 0,
     ) -> None: ...
+    def _view(self, timeout: int | None, retries: int, /) -> Self: ...
     def submit(
         self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> Future[_T]: ...
@@ -65,6 +72,8 @@ class Workers:
     def supervisor_pid(self) -> int: ...
     @property
     def workers(self) -> int: ...
+    @property
+    def _options(self) -> tuple[int | None, int]: ...
 
 def current() -> Workers | None: ...
 def worker_index() -> int: ...

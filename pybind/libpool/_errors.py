@@ -98,6 +98,39 @@ def worker_died(wait_status: int, fn: Callable[..., Any] | None = None) -> Worke
     return WorkerDied(f"a worker {how}{where}", exitcode)
 
 
+def job_timeout(part: int, fn: Callable[..., Any] | None = None) -> TimeoutError:
+    """Make the error for a job that ran longer than it was allowed to.
+
+    Parameters
+    ----------
+    part : int
+        Which of its items a chunk of a map was running; `lost_items()` asks for it.
+    fn : callable, optional
+        What the worker ran.
+    """
+    what = "a job" if fn is None else short_repr(fn)
+    error = TimeoutError(f"{what} ran longer than its time limit, and its worker was killed")
+    error.part = part  # type: ignore[attr-defined]
+    return error
+
+
+def note_lost_items(error: BaseException, first: int, count: int) -> None:
+    """Say which items of a map are lost with a chunk that ended by a death or a time-out.
+
+    Parameters
+    ----------
+    error : BaseException
+        What the chunk's future raised; others than these are left as they are.
+    first, count : int
+        The index of the chunk's first item, and how many it has.
+    """
+    lost = f"the results of items {first} to {first + count - 1} of the map are lost"
+    if isinstance(error, WorkerDied):
+        error.add_note(f"it ran a chunk of a map: {lost}")
+    elif isinstance(error, TimeoutError) and hasattr(error, "part"):
+        error.add_note(f"it ran item {first + error.part} of a map: {lost}")
+
+
 def short_repr(obj: object, limit: int = 200) -> str:
     """`repr(obj)`, cut to `limit` characters, and never an exception."""
     try:

@@ -129,8 +129,10 @@ static PyObject *call_item(PyObject *function, PyObject *item, bool star)
     return result;
 }
 
-static PyObject *call_chunk(Core *core, PyObject *function, int form, Reader *reader)
+static PyObject *call_chunk(Core *core, struct pool_job *job, PyObject *function, int form,
+                            Reader *reader)
 {
+    uint32_t part = 0;
     PyObject *items = (form & FORM_KIND) == FORM_CHUNK
                           ? codec_read(reader)
                           : pickle_loads(core, reader->next, (size_t)(reader->end - reader->next));
@@ -138,6 +140,7 @@ static PyObject *call_chunk(Core *core, PyObject *function, int form, Reader *re
     PyObject *results = iterator ? PyList_New(0) : NULL;
     PyObject *item;
     while (results && (item = PyIter_Next(iterator))) {
+        pool_job_part(job, part++);
         PyObject *result = call_item(function, item, form & FORM_STAR);
         Py_DECREF(item);
         if (!result || PyList_Append(results, result) < 0)
@@ -151,7 +154,8 @@ static PyObject *call_chunk(Core *core, PyObject *function, int form, Reader *re
     return results;
 }
 
-static PyObject *call(Core *core, PyObject *function, int form, Reader *reader)
+static PyObject *call(Core *core, struct pool_job *job, PyObject *function, int form,
+                      Reader *reader)
 {
     int kind = form & FORM_KIND;
     switch (kind) {
@@ -163,7 +167,7 @@ static PyObject *call(Core *core, PyObject *function, int form, Reader *reader)
         return call_pickled(core, function, kind == FORM_PICKLED_KEYWORDS, reader);
     case FORM_CHUNK:
     case FORM_PICKLED_CHUNK:
-        return call_chunk(core, function, form, reader);
+        return call_chunk(core, job, function, form, reader);
     default:
         PyErr_SetString(PyExc_ValueError, "the form of a job in shared memory is unknown");
         return NULL;
@@ -295,7 +299,7 @@ int call_run(void *context, struct pool_job *job)
     if (form >= 0)
         function = read_callable(workers, pool_job_target(job), form, &reader);
     if (function)
-        result = call(core, function, form, &reader);
+        result = call(core, job, function, form, &reader);
     int status = 0;
     if (!result) {
         status = return_exception(core, job);

@@ -77,6 +77,7 @@ typedef struct Core {
     PyObject *loads_exception;
     PyObject *broken_pool; /* libpool._errors.BrokenPool */
     PyObject *worker_died;
+    PyObject *job_timeout;
 
     /* Names and constants used on the way of every job. */
     PyObject *name_timeout;
@@ -193,6 +194,9 @@ struct Workers {
     Core *core;
     Handle *handle; /* NULL before _start() */
     int count;
+    /* A view, see Workers._view(): this one's handle, functions and registry are `base`'s. */
+    Workers *base; /* NULL: it is none */
+    struct pool_options options;
     PyObject *start;
     PyObject *stop;
     PyObject *registry;

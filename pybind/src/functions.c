@@ -302,6 +302,8 @@ static SentFunction *find(FunctionCache *cache, PyObject *function)
 
 int functions_travel(Workers *workers, PyObject *function, Travel *travel)
 {
+    if (workers->base)
+        workers = workers->base;
     FunctionCache *cache = &workers->functions;
     SentFunction *sent = find(cache, function);
     if (sent) {

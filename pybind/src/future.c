@@ -254,6 +254,30 @@ static PyObject *future_cancel(PyObject *self, PyObject *Py_UNUSED(unused))
     return outcome < 0 ? NULL : PyBool_FromLong(outcome == POOL_CANCELLED);
 }
 
+PyDoc_STRVAR(kill_doc, "kill($self, /)\n--\n\n"
+"Cancel the call, also if a worker runs it: that worker is killed and replaced.\n\n"
+"Returns\n-------\n"
+"bool\n"
+"    True if the call ends by this: result() raises CancelledError, at once or within\n"
+"    milliseconds, unless the call is just ending by itself. False if it has ended.\n");
+
+static PyObject *future_kill(PyObject *self, PyObject *unused)
+{
+    Future *future = (Future *)self;
+    PyObject *cancelled = future_cancel(self, unused);
+    if (cancelled != Py_False || future->state != FUTURE_WAITING)
+        return cancelled;
+    Py_DECREF(cancelled);
+    struct pool_future job = future_job(future);
+    int error = pool_future_kill(&job);
+    if (error == 0)
+        Py_RETURN_TRUE;
+    if (error == -EBUSY)
+        Py_RETURN_FALSE;
+    errors_set(future->handle->core, error);
+    return NULL;
+}
+
 PyDoc_STRVAR(add_done_callback_doc, "add_done_callback($self, fn, /)\n--\n\n"
 "Have a function called with this future when it ends, or now if it has ended.\n\n"
 "It is called in a thread of this process. An Exception that it raises is logged. In a job, for\n"
@@ -319,6 +343,7 @@ static PyMethodDef future_methods[] = {
     {"running", future_running, METH_NOARGS, running_doc},
     {"cancelled", future_cancelled, METH_NOARGS, cancelled_doc},
     {"cancel", future_cancel, METH_NOARGS, cancel_doc},
+    {"kill", future_kill, METH_NOARGS, kill_doc},
     {"add_done_callback", future_add_done_callback, METH_O, add_done_callback_doc},
     {"__reduce__", future_reduce, METH_NOARGS, NULL},
     {NULL},

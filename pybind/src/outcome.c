@@ -93,6 +93,18 @@ static PyObject *died(Future *future, Core *core, int wait_status)
     return exception;
 }
 
+static PyObject *late(Future *future, Core *core, const struct pool_future *job)
+{
+    PyObject *make = core_late(&core->job_timeout, "libpool._errors", "job_timeout");
+    PyObject *function = future_function(future);
+    PyObject *exception =
+        make ? PyObject_CallFunction(make, "LO", (long long)pool_future_part(job),
+                                     function ? function : Py_None)
+             : NULL;
+    Py_XDECREF(function);
+    return exception;
+}
+
 static void note_function(Future *future)
 {
     PyObject *function = future_function(future);
@@ -119,6 +131,9 @@ int outcome_take(Future *future, PyObject **content)
         break;
     case POOL_DIED:
         *content = died(future, core, detail);
+        break;
+    case POOL_TIMEOUT:
+        *content = late(future, core, &job);
         break;
     case POOL_CANCELLED:
         state = FUTURE_CANCELLED_AND_NOTIFIED;

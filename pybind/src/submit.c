@@ -202,14 +202,15 @@ static void write_payload(uint8_t *out, size_t size, const Payload *payload, PyO
 
 /* Memory for the job. Committing much of it takes time, in which others may run, unless they could
  * change what was measured. */
-static int prepare(struct pool *pool, size_t size, bool release, struct pool_future *job,
+static int prepare(const Workers *workers, size_t size, bool release, struct pool_future *job,
                    void **memory)
 {
+    struct pool *pool = workers->handle->pool;
     int error;
     if (!release || size <= COPY_WITHOUT_GIL)
-        return pool_prepare(pool, size, job, memory);
+        return pool_prepare_with(pool, &workers->options, size, job, memory);
     Py_BEGIN_ALLOW_THREADS
-    error = pool_prepare(pool, size, job, memory);
+    error = pool_prepare_with(pool, &workers->options, size, job, memory);
     Py_END_ALLOW_THREADS
     return error;
 }
@@ -226,7 +227,7 @@ static PyObject *send(Workers *workers, PyObject *function, const Payload *paylo
         return NULL;
     struct pool_future job;
     void *memory;
-    int error = prepare(workers->handle->pool, size, payload->release, &job, &memory);
+    int error = prepare(workers, size, payload->release, &job, &memory);
     if (error == 0) {
         write_payload(memory, size, payload, travel->pickled);
         error = pool_commit_host(&job, travel->target);

@@ -18,6 +18,7 @@ static int workers_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Workers *workers = (Workers *)self;
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(workers->base);
     Py_VISIT(workers->start);
     Py_VISIT(workers->stop);
     Py_VISIT(workers->registry);
@@ -28,6 +29,7 @@ static int workers_traverse(PyObject *self, visitproc visit, void *arg)
 static int workers_clear(PyObject *self)
 {
     Workers *workers = (Workers *)self;
+    Py_CLEAR(workers->base);
     Py_CLEAR(workers->start);
     Py_CLEAR(workers->stop);
     Py_CLEAR(workers->registry);
@@ -41,7 +43,7 @@ static int workers_clear(PyObject *self)
 static void workers_finalize(PyObject *self)
 {
     Workers *workers = (Workers *)self;
-    if (!workers->handle || handle_inherited(workers->handle) || workers->handle->in_worker)
+    if (!workers->handle || workers->base || handle_inherited(workers->handle) || workers->handle->in_worker)
         return;
     PyObject *pending = errors_take();
     PyObject *abandon = PyObject_GetAttrString(self, "_abandon");
@@ -63,8 +65,9 @@ static void workers_dealloc(PyObject *self)
     if (PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self);
+    bool view = workers->base != NULL;
     workers_clear(self);
-    if (workers->handle) {
+    if (workers->handle && !view) {
         /* Nobody can submit any more: the collector may end, and lets go of the pool. */
         workers->handle->closed = true;
         workers->handle->workers = NULL;
@@ -89,6 +92,15 @@ static int set_memory_limit(struct pool_config *config, PyObject *limit)
         PyErr_Format(PyExc_ValueError, "memory_limit must be a number of bytes, not %R", limit);
     }
     return -1;
+}
+
+/* A time limit in ns, or None. False with an exception. */
+static bool parse_limit(PyObject *timeout, int64_t *limit)
+{
+    *limit = POOL_FOREVER;
+    if (timeout != Py_None)
+        *limit = PyLong_AsLongLong(timeout);
+    return !PyErr_Occurred();
 }
 
 static void set_start_error(int error, Py_ssize_t count)
@@ -116,7 +128,8 @@ static bool note_main_thread(Handle *handle)
 }
 
 PyDoc_STRVAR(start_doc,
-"_start($self, /, workers, *, memory_limit=0, start=None, stop=None, registry)\n--\n\n"
+"_start($self, /, workers, *, memory_limit=0, start=None, stop=None, registry,\n"
+"       timeout=None, retries=0, worker_memory=0, worker_jobs=0)\n--\n\n"
 "Make the pool. Once only.\n\n"
 "Parameters\n----------\n"
 "workers : int\n"
@@ -130,7 +143,13 @@ PyDoc_STRVAR(start_doc,
 "    Called in a worker that ends in an orderly way.\n"
 "registry : object\n"
 "    Its describe(fn) returns (bytes, guards): the pickled function, and the tuple of what must\n"
-"    stay the same for these bytes to be used again, or None if they may not be.\n\n"
+"    stay the same for these bytes to be used again, or None if they may not be.\n"
+"timeout, retries\n"
+"    Options of all calls, as for _view().\n"
+"worker_memory : int\n"
+"    Bytes of private memory that a worker may have more than at its start; 0: no limit.\n"
+"worker_jobs : int\n"
+"    After so many calls a worker is replaced; 0: never.\n\n"
 "Raises\n------\n"
 "ValueError\n"
 "    workers or memory_limit is out of range.\n"
@@ -140,13 +159,22 @@ PyDoc_STRVAR(start_doc,
 static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {(char *)"workers", (char *)"memory_limit", (char *)"start",
-                            (char *)"stop",    (char *)"registry",     NULL};
+                            (char *)"stop",    (char *)"registry",     (char *)"timeout",
+                            (char *)"retries", (char *)"worker_memory", (char *)"worker_jobs",
+                            NULL};
     Workers *workers = (Workers *)self;
     Py_ssize_t count;
-    PyObject *limit = NULL, *start = NULL, *stop = NULL, *registry = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOO:_start", names, &count, &limit, &start,
-                                     &stop, &registry))
+    PyObject *limit = NULL, *start = NULL, *stop = NULL, *registry = NULL, *timeout = Py_None;
+    unsigned long long worker_memory = 0, worker_jobs = 0;
+    struct pool_config config;
+    pool_config_init(&config);
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOOOiKK:_start", names, &count, &limit,
+                                     &start, &stop, &registry, &timeout, &config.retries,
+                                     &worker_memory, &worker_jobs) ||
+        !parse_limit(timeout, &config.timeout))
         return NULL;
+    config.worker_memory = worker_memory;
+    config.worker_jobs = worker_jobs;
     if (workers->handle) {
         PyErr_SetString(PyExc_RuntimeError, "the pool has been started already");
         return NULL;
@@ -155,8 +183,6 @@ static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_TypeError, "_start() needs a registry");
         return NULL;
     }
-    struct pool_config config;
-    pool_config_init(&config);
     if (set_memory_limit(&config, limit) < 0)
         return NULL;
     config.workers = count < 1 || count > POOL_MAX_WORKERS ? -1 : (int)count;
@@ -175,6 +201,8 @@ static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
         Py_CLEAR(workers->handle);
         return NULL;
     }
+    workers->options = (struct pool_options){
+        .size = sizeof workers->options, .timeout = config.timeout, .retries = config.retries};
     /* With the GIL held: the fork hook needs it. */
     int error = pool_create(&workers->handle->pool, &config);
     if (error < 0) {
@@ -183,6 +211,37 @@ static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(view_doc,
+"_view($self, timeout, retries, /)\n--\n\n"
+"Another object for the same workers, whose calls have other options.\n\n"
+"Parameters\n----------\n"
+"timeout : int or None\n"
+"    Nanoseconds that a call may run; None: no limit.\n"
+"retries : int\n"
+"    How often a call runs again when its worker died, 0 to 255.\n");
+
+static PyObject *workers_view(PyObject *self, PyObject *args)
+{
+    Workers *workers = (Workers *)self;
+    struct pool_options options = {.size = sizeof options};
+    PyObject *timeout;
+    if (!PyArg_ParseTuple(args, "Oi:_view", &timeout, &options.retries) ||
+        !parse_limit(timeout, &options.timeout))
+        return NULL;
+    if (!workers->handle) {
+        PyErr_SetString(PyExc_RuntimeError, "the pool has not been started");
+        return NULL;
+    }
+    Workers *view = (Workers *)workers_new(Py_TYPE(self), NULL, NULL);
+    if (!view)
+        return NULL;
+    view->handle = (Handle *)Py_NewRef((PyObject *)workers->handle);
+    view->count = workers->count;
+    view->base = (Workers *)Py_NewRef((PyObject *)(workers->base ? workers->base : workers));
+    view->options = options;
+    return (PyObject *)view;
 }
 
 /* The pool, or NULL with an exception when there is none yet. */
@@ -338,16 +397,17 @@ static int get_stats(PyObject *self, struct pool_stats *stats)
 
 PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
 "Return a dict: workers (as configured), alive, supervisor (pid, 0 when it has ended),\n"
-"jobs_started, workers_started, memory and memory_limit (bytes).\n");
+"jobs_started, jobs_retried, workers_started, memory and memory_limit (bytes).\n");
 
 static PyObject *workers_stats(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct pool_stats stats;
     if (get_stats(self, &stats) < 0)
         return NULL;
-    return Py_BuildValue("{s:i,s:i,s:l,s:K,s:K,s:K,s:K}", "workers", stats.workers, "alive",
+    return Py_BuildValue("{s:i,s:i,s:l,s:K,s:K,s:K,s:K,s:K}", "workers", stats.workers, "alive",
                          stats.alive, "supervisor", (long)stats.supervisor, "jobs_started",
-                         (unsigned long long)stats.jobs_started, "workers_started",
+                         (unsigned long long)stats.jobs_started, "jobs_retried",
+                         (unsigned long long)stats.jobs_retried, "workers_started",
                          (unsigned long long)stats.workers_started, "memory",
                          (unsigned long long)stats.memory, "memory_limit",
                          (unsigned long long)stats.memory_limit);
@@ -393,7 +453,17 @@ static PyObject *get_workers(PyObject *self, void *Py_UNUSED(closure))
     return PyLong_FromLong(((Workers *)self)->count);
 }
 
+/* (timeout in ns or None, retries) */
+static PyObject *get_options(PyObject *self, void *Py_UNUSED(closure))
+{
+    const struct pool_options *options = &((Workers *)self)->options;
+    if (options->timeout == POOL_FOREVER)
+        return Py_BuildValue("(Oi)", Py_None, options->retries);
+    return Py_BuildValue("(Li)", (long long)options->timeout, options->retries);
+}
+
 static PyGetSetDef workers_properties[] = {
+    {"_options", get_options, NULL, "Options of calls: (timeout in ns or None, retries).", NULL},
     {"supervisor_pid", get_supervisor_pid, NULL,
      "The supervisor's process id, 0 when it has ended.", NULL},
     {"workers", get_workers, NULL, "The number of workers, as configured.", NULL},
@@ -406,6 +476,7 @@ static PyMethodDef workers_methods[] = {
     {"submit_chunk", (PyCFunction)(void (*)(void))workers_submit_chunk, METH_FASTCALL,
      workers_submit_chunk_doc},
     {"_start", (PyCFunction)(void (*)(void))workers_start, METH_VARARGS | METH_KEYWORDS, start_doc},
+    {"_view", workers_view, METH_VARARGS, view_doc},
     {"close", workers_close, METH_NOARGS, close_doc},
     {"terminate", workers_terminate, METH_NOARGS, terminate_doc},
     {"join", (PyCFunction)(void (*)(void))workers_join, METH_VARARGS | METH_KEYWORDS, join_doc},

@@ -78,7 +78,7 @@ static void a_job_goes_through_its_life(void)
     EXPECT(job_flag(&fixture.table, index, 0, JOB_WAITED), 0);
     EXPECT(job_claim(&fixture.table, index, word_of(&fixture, index), OTHER), true);
     EXPECT(word_of(&fixture, index), job_word_make(0, OTHER, JOB_NOTIFY | JOB_WAITED, JOB_RUNNING));
-    EXPECT(job_end(&fixture.table, index, 0, OTHER, JOB_FINISHED, &flags), true);
+    EXPECT(job_end(&fixture.table, index, 0, OTHER, JOB_FINISHED, &flags), 0);
     EXPECT(flags, JOB_NOTIFY | JOB_WAITED);
     EXPECT(job_flag(&fixture.table, index, 0, JOB_DETACHED), 1);
     EXPECT(job_collect(&fixture.table, index, 0, OWNER), true);
@@ -107,7 +107,7 @@ static bool try_operation(struct job_table *table, enum operation operation, uin
     case CLAIM:
         return job_claim(table, index, job_word_make(generation, owner, 0, JOB_QUEUED), OTHER);
     case END:
-        return job_end(table, index, generation, owner, JOB_FINISHED, &flags);
+        return job_end(table, index, generation, owner, JOB_FINISHED, &flags) == 0;
     case CANCEL:
         return job_cancel(table, index, generation, JOB_CANCELLED, &flags);
     case FLAG:
@@ -216,7 +216,8 @@ static void payloads_survive_packing(void)
     for (i = 0; i < 10000; i++) {
         struct payload in = {.kind = (enum payload_kind)(i % 3),
                              .host = i / 3 % 2,
-                             .size = (uint8_t)harness_random(&random),
+                             .options = i / 6 % 2,
+                             .size = (uint8_t)(harness_random(&random) % (JOB_INLINE + 1)),
                              .extra = (uint16_t)harness_random(&random)};
         struct payload out;
 
@@ -224,6 +225,7 @@ static void payloads_survive_packing(void)
             in.block = block_ref_make(i % ARENA_CLASSES, (uint32_t)harness_random(&random));
         out = payload_unpack(payload_pack(in));
         EXPECT(out.kind == in.kind && out.host == in.host && out.size == in.size, true);
+        EXPECT(out.options, in.options);
         EXPECT(out.extra, in.extra);
         EXPECT(out.block, in.block);
     }

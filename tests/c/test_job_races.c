@@ -113,13 +113,13 @@ static bool move_lose(struct race *race, unsigned thread)
 static bool move_finish(struct race *race, unsigned thread)
 {
     return job_end(&race->fixture.table, race->index, GENERATION, OWNER, JOB_FINISHED,
-                   &race->flags[thread]);
+                   &race->flags[thread]) == 0;
 }
 
 static bool move_die(struct race *race, unsigned thread)
 {
     return job_end(&race->fixture.table, race->index, GENERATION, OWNER, JOB_DIED,
-                   &race->flags[thread]);
+                   &race->flags[thread]) == 0;
 }
 
 /* Returns whether the flag was set in time. */

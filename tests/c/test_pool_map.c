@@ -199,26 +199,6 @@ static void a_death_in_a_long_map_costs_at_most_its_chunk(void)
     pool_destroy(pool);
 }
 
-/* As the header says: other items' results are stored all the same. */
-static void a_death_in_a_long_map_costs_no_other_item_its_result(void)
-{
-    enum { COUNT = 160 };
-    struct pool *pool = harness_pool(2, LIMIT);
-    static unsigned char results[COUNT * 8];
-    static int items[COUNT];
-    int i, missing = 0;
-
-    for (i = 0; i < COUNT; i++)
-        items[i] = 7;
-    items[80] = 104;
-    memset(results, 0, sizeof results);
-    EXPECT(pool_map(pool, job_misbehave, items, sizeof *items, COUNT, results, 8), -EOWNERDEAD);
-    for (i = 0; i < COUNT; i++)
-        missing += results[i * 8] != 7;
-    EXPECT(missing, 1);
-    pool_destroy(pool);
-}
-
 static int job_map_squares(struct pool_job *job, const void *argument, size_t size)
 {
     uint32_t items[200], i;
@@ -290,7 +270,6 @@ static const struct harness_test tests[] = {
     TEST(a_shorter_result_is_padded_with_zeros),
     TEST(the_status_is_that_of_the_first_that_failed_in_order),
     TEST(a_death_in_a_long_map_costs_at_most_its_chunk),
-    TEST(a_death_in_a_long_map_costs_no_other_item_its_result),
     TEST(a_job_may_map_and_a_map_may_map),
     TEST(a_map_of_more_than_fits_at_once_succeeds),
 };

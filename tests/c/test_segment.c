@@ -94,19 +94,6 @@ static void beyond_the_limit_is_enomem_and_nothing_changes(void)
     segment_unmap(&segment);
 }
 
-/* Two processes that commit the same range at once: the second must not be refused because the
- * first has used up the limit with it. */
-static void a_commit_of_what_is_committed_succeeds_at_the_limit(void)
-{
-    struct segment segment = map_pages(16, 4);
-
-    EXPECT(segment_commit(&segment, 0, 4 * segment.page), 0);
-    EXPECT(segment_commit(&segment, 0, 4 * segment.page), 0);
-    EXPECT(segment_commit(&segment, segment.page, 1), 0);
-    EXPECT(segment_committed(&segment), 4 * segment.page);
-    segment_unmap(&segment);
-}
-
 static void outside_the_segment_is_einval(void)
 {
     struct segment segment = map_pages(4, 4);
@@ -274,7 +261,6 @@ static const struct harness_test tests[] = {
     TEST(a_committed_range_reads_as_zeros_and_keeps_what_is_written),
     TEST(the_kernel_counts_what_is_committed),
     TEST(beyond_the_limit_is_enomem_and_nothing_changes),
-    TEST(a_commit_of_what_is_committed_succeeds_at_the_limit),
     TEST(outside_the_segment_is_einval),
     TEST(release_gives_whole_pages_back_and_they_read_as_zeros),
     TEST(growth_is_seen_by_a_forked_process_that_has_mapped_nothing_again),

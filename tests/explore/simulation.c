@@ -85,6 +85,7 @@ void simulation_setup(const struct simulation *simulation)
         pool->control_fd = pool->supervisor_fd = -1;
         pool->notify_fd = EVENT_FD;
         pool->scan = UINT32_MAX;
+        pool->timeout = POOL_FOREVER;
         pthread_mutex_init(&pool->lock, NULL);
         plan(pool, simulation);
     }

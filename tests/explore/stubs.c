@@ -36,6 +36,11 @@ int segment_release(struct segment *segment, uint64_t offset, uint64_t length)
     return 0;
 }
 
+uint64_t segment_committed(const struct segment *segment)
+{
+    return segment->size;
+}
+
 int64_t system_now(void)
 {
     return 0;
