@@ -75,7 +75,8 @@ bool spin_round(struct spin_wait *wait)
     int64_t now;
 
     cpu_relax();
-    if (++wait->round % PAUSES)
+    /* Sharing a core with the one we wait for, each pause is one that he has to wait for, too. */
+    if (++wait->round % PAUSES && atomic_load_explicit(&spin->patience, RELAXED) > 0)
         return true;
     if (atomic_load_explicit(&spin->crowded, RELAXED) > 0)
         return false;
@@ -91,7 +92,7 @@ void spin_end(struct spin_wait *wait)
     int64_t budget = atomic_load_explicit(&spin->budget, RELAXED);
     int32_t crowded = atomic_load_explicit(&spin->crowded, RELAXED);
 
-    if (wait->round < PAUSES)
+    if (wait->round == 0)
         return;
     /* A wait that spinning to the maximum would have covered: spin so long. Others: half as long
      * each time, down to a look or two. */
