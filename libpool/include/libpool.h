@@ -79,18 +79,18 @@ struct pool_host {
 struct pool_config {
     size_t size;           /* sizeof(struct pool_config), set by pool_config_init() */
     int workers;           /* 1 to POOL_MAX_WORKERS */
-    uint64_t memory_limit; /* the most shared memory the pool may commit, at least 1 MiB;
+    uint64_t shared_limit; /* the most shared memory the pool may commit, at least 1 MiB;
                               0: the memory of this machine or container */
     const struct pool_host *host; /* copied; NULL: no interpreter */
     int64_t timeout;        /* default of struct pool_options */
     int retries;            /* default of struct pool_options */
-    uint64_t worker_memory; /* bytes of private memory (RLIMIT_DATA) that a worker may have more
+    uint64_t memory_limit; /* bytes of private memory (RLIMIT_DATA) that a worker may have more
                                than when it started; 0: no limit. Allocations beyond it fail. */
     uint64_t worker_jobs;   /* a worker ends in an orderly way after so many jobs, and is
                                replaced; 0: never */
 };
 
-/* Fills in the defaults: one worker per usable core, no memory limit but the machine's, no host. */
+/* Fills in the defaults: one worker per usable core, no limit of shared memory but the machine's, no host. */
 POOL_API void pool_config_init(struct pool_config *config);
 
 /* The number of cores this process may use: its CPU affinity, capped by its cgroup's CPU quota
@@ -99,7 +99,7 @@ POOL_API int pool_cpu_count(void);
 
 /* Makes a pool: a shared segment, a supervisor process, workers. `config` may be NULL. Returns as
  * soon as the supervisor is forked: jobs may be submitted at once.
- * -EINVAL: workers or memory_limit out of range, or a struct size this library does not know.
+ * -EINVAL: workers or shared_limit out of range, or a struct size this library does not know.
  * -ENOMEM, -EMFILE, -EAGAIN: the system has no more memory, descriptors or processes. */
 POOL_API int pool_create(struct pool **out, const struct pool_config *config);
 
@@ -131,7 +131,7 @@ POOL_API int pool_check(struct pool *pool);
  * Also in a job. The function may live in any shared library that the worker can load by the
  * name under which the host loaded it.
  * -EINVAL: no function, or one that lies in no loaded object. -E2BIG: larger than the pool's
- * memory limit. -ENOMEM: no memory left for it. -ESHUTDOWN, -EOWNERDEAD, -EXDEV: as pool_check(). */
+ * shared_limit. -ENOMEM: no memory left for it. -ESHUTDOWN, -EOWNERDEAD, -EXDEV: as pool_check(). */
 POOL_API int pool_submit(struct pool *pool, pool_function function, const void *argument, size_t size,
                          struct pool_future *future);
 
@@ -279,7 +279,7 @@ struct pool_stats {
     uint64_t jobs_retried;    /* of these, claimed again after a worker's death */
     uint64_t workers_started; /* including replacements */
     uint64_t memory;          /* shared memory committed now */
-    uint64_t memory_limit;
+    uint64_t shared_limit;
 };
 
 POOL_API int pool_get_stats(struct pool *pool, struct pool_stats *stats);

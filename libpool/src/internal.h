@@ -73,7 +73,7 @@ struct pool {
     int spinners; /* workers that may spin at the same time */
     int64_t timeout; /* defaults of struct pool_options */
     int retries;
-    uint64_t worker_memory, worker_jobs; /* as in struct pool_config */
+    uint64_t memory_limit, worker_jobs; /* as in struct pool_config */
 
     enum role role;
     uint16_t self;    /* the process number: JOB_HOST, or worker + 1 */

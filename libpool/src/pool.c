@@ -112,7 +112,7 @@ static int check_config(const struct pool_config *config)
         return -EINVAL;
     if (config->workers < 1 || config->workers > POOL_MAX_WORKERS)
         return -EINVAL;
-    if (config->memory_limit && config->memory_limit < MEMORY_MIN)
+    if (config->shared_limit && config->shared_limit < MEMORY_MIN)
         return -EINVAL;
     if (config->timeout < 1 || config->retries < 0 || config->retries > 255)
         return -EINVAL;
@@ -193,7 +193,7 @@ int pool_create(struct pool **out, const struct pool_config *config)
     pool->spinners = pool_cpu_count() > 3 ? pool_cpu_count() / 2 : 1;
     pool->timeout = config->timeout;
     pool->retries = config->retries;
-    pool->worker_memory = config->worker_memory;
+    pool->memory_limit = config->memory_limit;
     pool->worker_jobs = config->worker_jobs;
     if (config->host)
         pool->host = *config->host;
@@ -204,7 +204,7 @@ int pool_create(struct pool **out, const struct pool_config *config)
     pool->scan = UINT32_MAX;
     spin_init(&pool->spin);
     pthread_mutex_init(&pool->lock, NULL);
-    error = map_segment(pool, config->memory_limit ? config->memory_limit : system_memory());
+    error = map_segment(pool, config->shared_limit ? config->shared_limit : system_memory());
     if (!error)
         error = open_descriptors(pool);
     if (!error) {
@@ -420,7 +420,7 @@ int pool_get_stats(struct pool *pool, struct pool_stats *stats)
     stats->jobs_retried = shared_load(&pool_control(pool)->jobs_retried, RELAXED);
     stats->workers_started = shared_load(&pool_control(pool)->workers_started, RELAXED);
     stats->memory = segment_committed(&pool->segment);
-    stats->memory_limit = pool->segment.limit;
+    stats->shared_limit = pool->segment.limit;
     return 0;
 }
 

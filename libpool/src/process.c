@@ -54,7 +54,7 @@ _Noreturn void worker_main(struct pool *pool, int worker)
     leave_interrupt_to_host();
     if (pool->host.start && pool->host.start(pool->host.context, pool, (unsigned)worker) != 0)
         _exit(1);
-    if (pool->worker_memory && limits_set_memory(pool->worker_memory) < 0)
+    if (pool->memory_limit && limits_set_memory(pool->memory_limit) < 0)
         _exit(1);
     shared_store(&process->started, 1, RELEASE);
     worker_loop(pool);

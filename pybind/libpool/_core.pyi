@@ -24,7 +24,7 @@ class Stats(TypedDict):
     jobs_retried: int
     workers_started: int
     memory: int
-    memory_limit: int
+    shared_limit: int
 
 class Future(futures.Future[_T]):
     def result(self, timeout: float | None = None) -> _T: ...
@@ -41,13 +41,13 @@ class Workers:
         self,
         workers: int,
         *,
-        memory_limit: int | None = 0,
+        shared_limit: int | None = 0,
         start: Callable[[int], object] | None = None,
         stop: Callable[[], object] | None = None,
         registry: _Registry,
         timeout: int | None = None,
         retries: int = 0,
-        worker_memory: int = 0,
+        memory_limit: int = 0,
         worker_jobs: int = 0,
     ) -> None: ...
     def _view(self, timeout: int | None, retries: int, /) -> Self: ...

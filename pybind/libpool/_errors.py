@@ -124,7 +124,7 @@ def note_lost_items(error: BaseException, first: int, count: int) -> None:
     first, count : int
         The index of the chunk's first item, and how many it has.
     """
-    lost = f"the results of items {first} to {first + count - 1} of the map are lost"
+    lost = f"the results of items {first} to {first + count - 1} are lost"
     if isinstance(error, WorkerDied):
         error.add_note(f"it ran a chunk of a map: {lost}")
     elif isinstance(error, TimeoutError) and hasattr(error, "part"):

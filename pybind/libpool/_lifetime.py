@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import enum
 import errno
 import functools
 import logging
+import math
 import operator
 import os
 import signal
@@ -14,7 +16,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 from libpool import _core, _pickling
 from libpool._functions import Registry
@@ -25,6 +27,31 @@ MAX_WORKERS = 1024
 """POOL_MAX_WORKERS in libpool.h."""
 
 _MIN_MEMORY = 1 << 20
+
+
+class _Same(enum.Enum):
+    """What `Base.options` is not told."""
+
+    SAME = "as before"
+
+
+_SAME = _Same.SAME
+
+
+def _nanoseconds(timeout: float | None) -> int | None:
+    """A time limit in the unit of the C library."""
+    if timeout is None or timeout == math.inf:
+        return None
+    if not timeout > 0:
+        raise ValueError(f"timeout must be a positive number of seconds or None, not {timeout!r}")
+    return max(1, min(int(timeout * 1e9), 1 << 62))
+
+
+def _checked_retries(retries: int) -> int:
+    number = operator.index(retries)
+    if not 0 <= number <= 255:
+        raise ValueError(f"retries must be between 0 and 255, not {retries!r}")
+    return number
 
 
 class Base(_core.Workers):
@@ -39,7 +66,12 @@ class Base(_core.Workers):
         what: str,
         initializer: Callable[..., object] | None,
         initargs: Iterable[Any],
+        *,
+        shared_limit: int,
         memory_limit: int,
+        timeout: float | None,
+        retries: int,
+        tasks: int | None,
     ) -> None:
         """Start the workers.
 
@@ -51,27 +83,79 @@ class Base(_core.Workers):
             What the imitated interface calls their number, for an error message.
         initializer, initargs
             Called once in each worker.
-        memory_limit : int
+        shared_limit : int
             Bytes of shared memory; 0: what this machine or container has.
+        memory_limit : int
+            Bytes that a worker may allocate; 0: no limit.
+        timeout, retries
+            See `options`.
+        tasks : int or None
+            After how many jobs a worker is replaced; None: never.
         """
         workers = operator.index(workers)
         if workers > MAX_WORKERS:
             raise ValueError(f"{what} must be at most {MAX_WORKERS}, not {workers}")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        shared_limit = operator.index(shared_limit)
+        if shared_limit != 0 and shared_limit < _MIN_MEMORY:
+            raise ValueError(f"shared_limit must be 0 or at least {_MIN_MEMORY} bytes")
         memory_limit = operator.index(memory_limit)
-        if memory_limit != 0 and memory_limit < _MIN_MEMORY:
-            raise ValueError(f"memory_limit must be 0 or at least {_MIN_MEMORY} bytes")
+        if not 0 <= memory_limit < 1 << 63:
+            raise ValueError(f"memory_limit must not be negative or huge, not {memory_limit}")
         _flush()  # or each worker would print once more what waits in the buffers
         self._registry = registry = Registry()
         self._start(
             workers,
-            memory_limit=memory_limit,
-            start=functools.partial(_begin_work, registry.token, initializer, tuple(initargs)),
+            shared_limit=shared_limit,
+            start=functools.partial(
+                _begin_work, registry.token, memory_limit, initializer, tuple(initargs)
+            ),
             stop=_end_work,
             registry=registry,
+            timeout=_nanoseconds(timeout),
+            retries=_checked_retries(retries),
+            memory_limit=memory_limit,
+            worker_jobs=tasks or 0,
         )
         _running.add(self)
+
+    def options(
+        self, *, timeout: float | None | _Same = _SAME, retries: int | _Same = _SAME
+    ) -> Self:
+        """Give the same workers under other options for single jobs.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds that a job may run, not counting the time that it waits for a worker: then its
+            worker is killed and replaced, and its future raises `TimeoutError`. In `map` it goes
+            for each item; when one is late, the results of its chunk are lost, and the error
+            says which those are. None: no limit. Default: as this object has it.
+        retries : int
+            How often a job is run again when its worker died, 0 to 255; not when it raised, was
+            late or was killed. What it did before it died it then does twice. Default: as this
+            object has it.
+
+        Returns
+        -------
+        Pool or Executor
+            An object like this one, with the same methods, for the same workers: closing it
+            closes the pool.
+
+        Raises
+        ------
+        ValueError
+            `timeout` is not positive, or `retries` is out of range.
+        """
+        limit, again = self._options
+        if not isinstance(timeout, _Same):
+            limit = _nanoseconds(timeout)
+        if not isinstance(retries, _Same):
+            again = _checked_retries(retries)
+        view = self._view(limit, again)
+        view.__dict__.update(self.__dict__)
+        return view
 
     def close(self) -> None:
         """Take no more calls. Those that were submitted run, then the workers end."""
@@ -136,6 +220,7 @@ atexit.register(_at_exit)
 
 def _begin_work(
     token: str,
+    memory_limit: int,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     worker: int,
@@ -147,7 +232,7 @@ def _begin_work(
     with contextlib.suppress(AttributeError, ValueError):  # what takes its place may lack it
         # A worker may be killed at any time, and what it has printed should be there all the same.
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    _pickling.enter_worker(token)
+    _pickling.enter_worker(token, memory_limit)
     name = f"libpool-{worker}"
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
         comm.write(name)  # what ps and top show

@@ -205,7 +205,11 @@ _copies: weakref.WeakSet[type] = weakref.WeakSet()
 """The classes of this process that were defined in another one."""
 
 
-def enter_worker(token: str) -> None:
+memory_limit = 0
+"""Bytes that this worker may allocate; 0: no limit."""
+
+
+def enter_worker(token: str, worker_limit: int) -> None:
     """Forget which classes this process has sent by value: it was the host that did.
 
     What the host has under the identifier of such a class is its own; what this process has is a
@@ -213,6 +217,8 @@ def enter_worker(token: str) -> None:
     """
     global _own_token
     _own_token = token
+    global memory_limit
+    memory_limit = worker_limit
     cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.clear()
     cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS.clear()
     _copies.clear()
@@ -290,6 +296,8 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
 
 def dumps_exception(exc: BaseException) -> bytes:
     """Pickle what a job raised: the exception, or what can be told of it, and its traceback."""
+    if memory_limit and isinstance(exc, MemoryError):
+        exc.add_note(f"this pool's workers may allocate {memory_limit} bytes each (memory_limit)")
     text = "".join(traceback.format_exception(exc))
     notes = [str(note) for note in getattr(exc, "__notes__", ())]
     summary = f"{_qualified_name(type(exc))}: {_text_of(exc)}"

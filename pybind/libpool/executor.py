@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 from libpool import _core
+from libpool._errors import note_lost_items
 from libpool._lifetime import Base
 
 __all__ = ["Executor"]
@@ -33,14 +34,21 @@ class Executor(Base, concurrent.futures.Executor):
         raises, the pool is broken.
     initargs : tuple
         Its arguments.
-    memory_limit : int
+    max_tasks_per_child : int, optional
+        A worker is replaced after so many jobs. Default: never.
+    shared_limit : int
         The most shared memory, in bytes, that arguments and results may take; 0: what this
         machine or container has.
+    memory_limit : int
+        Bytes that a worker may allocate beyond what it has at its start; 0: no limit. A job that
+        goes over it gets `MemoryError`.
+    timeout, retries
+        For all jobs; see `options`.
 
     Raises
     ------
     ValueError
-        `max_workers`, `memory_limit` or the context's start method is out of range.
+        `max_workers`, `shared_limit` or the context's start method is out of range.
     TypeError
         `initializer` is not callable.
     OSError, MemoryError
@@ -54,7 +62,11 @@ class Executor(Base, concurrent.futures.Executor):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         *,
+        max_tasks_per_child: int | None = None,
+        shared_limit: int = 0,
         memory_limit: int = 0,
+        timeout: float | None = None,
+        retries: int = 0,
     ) -> None:
         if max_workers is None:
             max_workers = _core.cpu_count()
@@ -66,7 +78,22 @@ class Executor(Base, concurrent.futures.Executor):
                 raise ValueError(
                     f"libpool does not support the start method {method!r}, only 'fork'"
                 )
-        self._launch(max_workers, "max_workers", initializer, initargs, memory_limit)
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+        self._launch(
+            max_workers,
+            "max_workers",
+            initializer,
+            initargs,
+            shared_limit=shared_limit,
+            memory_limit=memory_limit,
+            timeout=timeout,
+            retries=retries,
+            tasks=max_tasks_per_child,
+        )
 
     @staticmethod
     def _closed_error() -> RuntimeError:
@@ -121,7 +148,7 @@ class Executor(Base, concurrent.futures.Executor):
             chunks = _chunks(zip(*iterables, strict=False), chunksize)
         star = len(iterables) != 1
         futures = [self.submit_chunk(fn, chunk, star) for chunk in chunks]
-        return _flattened(_results(futures, end))
+        return _flattened(_results(futures, end, chunksize))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more jobs; the workers end when those that were submitted have ended.
@@ -151,13 +178,23 @@ def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _results(futures: list[_core.Future[T]], end: float | None) -> Generator[T, None, None]:
+def _results(
+    futures: list[_core.Future[T]], end: float | None, chunksize: int = 1
+) -> Generator[T, None, None]:
     # Not to be a reason for a result to live longer, each future is dropped before its result is
     # handed out.
     futures.reverse()
+    first = 0
     try:
         while futures:
-            yield _result_or_cancel(futures.pop(), end)
+            try:
+                result = _result_or_cancel(futures.pop(), end)
+            except Exception as error:
+                note_lost_items(error, first, chunksize)
+                raise
+            yield result
+            del result
+            first += chunksize
     finally:
         for future in futures:
             future.cancel()

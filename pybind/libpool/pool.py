@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 from libpool import _core
+from libpool._errors import note_lost_items
 from libpool._lifetime import Base
 
 __all__ = ["Pool"]
@@ -35,14 +36,21 @@ class Pool(Base):
         raises, the pool is broken.
     initargs : tuple
         Its arguments.
-    memory_limit : int
+    maxtasksperchild : int, optional
+        A worker is replaced after so many jobs. Default: never.
+    shared_limit : int
         The most shared memory, in bytes, that arguments and results may take; 0: what this
         machine or container has.
+    memory_limit : int
+        Bytes that a worker may allocate beyond what it has at its start; 0: no limit. A job that
+        goes over it gets `MemoryError`.
+    timeout, retries
+        For all jobs; see `options`.
 
     Raises
     ------
     ValueError
-        `processes` or `memory_limit` is out of range.
+        `processes` or `shared_limit` is out of range.
     TypeError
         `initializer` is not callable.
     OSError, MemoryError
@@ -54,14 +62,32 @@ class Pool(Base):
         processes: int | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
         *,
+        shared_limit: int = 0,
         memory_limit: int = 0,
+        timeout: float | None = None,
+        retries: int = 0,
     ) -> None:
         if processes is None:
             processes = _core.cpu_count()
         elif processes < 1:
             raise ValueError("Number of processes must be at least 1")
-        self._launch(processes, "processes", initializer, initargs, memory_limit)
+        if maxtasksperchild is not None and (
+            not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0
+        ):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        self._launch(
+            processes,
+            "processes",
+            initializer,
+            initargs,
+            shared_limit=shared_limit,
+            memory_limit=memory_limit,
+            timeout=timeout,
+            retries=retries,
+            tasks=maxtasksperchild,
+        )
 
     @staticmethod
     def _closed_error() -> ValueError:
@@ -137,20 +163,21 @@ class Pool(Base):
             chunksize = -(-len(items) // (self.workers * _TASKS_PER_WORKER)) or 1
         elif chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")
-        futures = [
+        futures: list[Any] = [
             self.submit_chunk(func, items[start : start + chunksize], star)
             for start in range(0, len(items), chunksize)
         ]
         results: list[T] = []
         failure: BaseException | None = None
-        futures.reverse()
-        while futures:
-            future = futures.pop()
+        for number, future in enumerate(futures):
             error = future.exception()
             if error is None:
                 results.extend(future.result())
             elif failure is None:
                 failure = error
+                first = number * chunksize
+                note_lost_items(error, first, min(chunksize, len(items) - first))
+            futures[number] = None  # its memory is free for others
         if failure is None:
             return results
         try:

@@ -94,7 +94,7 @@ void errors_set_submit(Workers *workers, int error, size_t size)
         set_closed(workers);
     else if (error == -E2BIG)
         PyErr_Format(PyExc_MemoryError,
-                     "%zu bytes of arguments are more than the pool's memory limit allows", size);
+                     "%zu bytes of arguments are more than the pool's shared_limit allows", size);
     else if (error == -ENOMEM)
         PyErr_Format(PyExc_MemoryError,
                      "the pool has no shared memory left for %zu bytes of arguments", size);

@@ -84,12 +84,12 @@ static int set_memory_limit(struct pool_config *config, PyObject *limit)
 {
     if (!limit || limit == Py_None)
         return 0;
-    config->memory_limit = PyLong_AsUnsignedLongLong(limit);
-    if (config->memory_limit != (unsigned long long)-1 || !PyErr_Occurred())
+    config->shared_limit = PyLong_AsUnsignedLongLong(limit);
+    if (config->shared_limit != (unsigned long long)-1 || !PyErr_Occurred())
         return 0;
     if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
         PyErr_Clear();
-        PyErr_Format(PyExc_ValueError, "memory_limit must be a number of bytes, not %R", limit);
+        PyErr_Format(PyExc_ValueError, "shared_limit must be a number of bytes, not %R", limit);
     }
     return -1;
 }
@@ -107,7 +107,7 @@ static void set_start_error(int error, Py_ssize_t count)
 {
     if (error == -EINVAL) {
         PyErr_Format(PyExc_ValueError,
-                     "a pool has 1 to %d workers, not %zd, and a memory limit of at least 1 MiB",
+                     "a pool has 1 to %d workers, not %zd, and a shared_limit of at least 1 MiB",
                      POOL_MAX_WORKERS, count);
     } else if (error == -ENOMEM) {
         PyErr_SetString(PyExc_MemoryError, "the system has no memory left for a pool");
@@ -128,13 +128,13 @@ static bool note_main_thread(Handle *handle)
 }
 
 PyDoc_STRVAR(start_doc,
-"_start($self, /, workers, *, memory_limit=0, start=None, stop=None, registry,\n"
-"       timeout=None, retries=0, worker_memory=0, worker_jobs=0)\n--\n\n"
+"_start($self, /, workers, *, shared_limit=0, start=None, stop=None, registry,\n"
+"       timeout=None, retries=0, memory_limit=0, worker_jobs=0)\n--\n\n"
 "Make the pool. Once only.\n\n"
 "Parameters\n----------\n"
 "workers : int\n"
 "    How many, 1 to 1024.\n"
-"memory_limit : int\n"
+"shared_limit : int\n"
 "    Bytes of shared memory; 0 is what the machine or container has.\n"
 "start : callable or None\n"
 "    Called with the worker's number in each new worker. Where it raises, the traceback is\n"
@@ -146,34 +146,34 @@ PyDoc_STRVAR(start_doc,
 "    stay the same for these bytes to be used again, or None if they may not be.\n"
 "timeout, retries\n"
 "    Options of all calls, as for _view().\n"
-"worker_memory : int\n"
+"memory_limit : int\n"
 "    Bytes of private memory that a worker may have more than at its start; 0: no limit.\n"
 "worker_jobs : int\n"
 "    After so many calls a worker is replaced; 0: never.\n\n"
 "Raises\n------\n"
 "ValueError\n"
-"    workers or memory_limit is out of range.\n"
+"    workers or shared_limit is out of range.\n"
 "OSError, MemoryError\n"
 "    The system has no more processes, descriptors or memory.\n");
 
 static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {(char *)"workers", (char *)"memory_limit", (char *)"start",
+    static char *names[] = {(char *)"workers", (char *)"shared_limit", (char *)"start",
                             (char *)"stop",    (char *)"registry",     (char *)"timeout",
-                            (char *)"retries", (char *)"worker_memory", (char *)"worker_jobs",
+                            (char *)"retries", (char *)"memory_limit", (char *)"worker_jobs",
                             NULL};
     Workers *workers = (Workers *)self;
     Py_ssize_t count;
     PyObject *limit = NULL, *start = NULL, *stop = NULL, *registry = NULL, *timeout = Py_None;
-    unsigned long long worker_memory = 0, worker_jobs = 0;
+    unsigned long long memory_limit = 0, worker_jobs = 0;
     struct pool_config config;
     pool_config_init(&config);
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOOOiKK:_start", names, &count, &limit,
                                      &start, &stop, &registry, &timeout, &config.retries,
-                                     &worker_memory, &worker_jobs) ||
+                                     &memory_limit, &worker_jobs) ||
         !parse_limit(timeout, &config.timeout))
         return NULL;
-    config.worker_memory = worker_memory;
+    config.memory_limit = memory_limit;
     config.worker_jobs = worker_jobs;
     if (workers->handle) {
         PyErr_SetString(PyExc_RuntimeError, "the pool has been started already");
@@ -397,7 +397,7 @@ static int get_stats(PyObject *self, struct pool_stats *stats)
 
 PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
 "Return a dict: workers (as configured), alive, supervisor (pid, 0 when it has ended),\n"
-"jobs_started, jobs_retried, workers_started, memory and memory_limit (bytes).\n");
+"jobs_started, jobs_retried, workers_started, memory and shared_limit (bytes).\n");
 
 static PyObject *workers_stats(PyObject *self, PyObject *Py_UNUSED(unused))
 {
@@ -409,8 +409,8 @@ static PyObject *workers_stats(PyObject *self, PyObject *Py_UNUSED(unused))
                          (unsigned long long)stats.jobs_started, "jobs_retried",
                          (unsigned long long)stats.jobs_retried, "workers_started",
                          (unsigned long long)stats.workers_started, "memory",
-                         (unsigned long long)stats.memory, "memory_limit",
-                         (unsigned long long)stats.memory_limit);
+                         (unsigned long long)stats.memory, "shared_limit",
+                         (unsigned long long)stats.shared_limit);
 }
 
 PyDoc_STRVAR(worker_pids_doc, "worker_pids($self, /)\n--\n\n"

@@ -220,7 +220,7 @@ struct pool *harness_pool(int workers, uint64_t limit)
 
     pool_config_init(&config);
     config.workers = workers;
-    config.memory_limit = limit;
+    config.shared_limit = limit;
     REQUIRE(pool_create(&pool, &config), 0);
     return pool;
 }

@@ -61,7 +61,7 @@ static void expect_refused(size_t size, int workers, uint64_t limit, const struc
     pool_config_init(&config);
     config.size = size;
     config.workers = workers;
-    config.memory_limit = limit;
+    config.shared_limit = limit;
     config.host = host;
     EXPECT(pool_create(&pool, &config), -EINVAL);
     EXPECT(pool == NULL, true);
@@ -301,7 +301,7 @@ static void the_statistics_tell_what_happened(void)
     EXPECT(stats.workers_started >= 1 && stats.workers_started <= 2, true);
     EXPECT(stats.supervisor > 0, true);
     EXPECT(stats.memory > 0 && stats.memory <= LIMIT, true);
-    EXPECT(stats.memory_limit, LIMIT);
+    EXPECT(stats.shared_limit, LIMIT);
     EXPECT(pool_worker_pid(pool, -1), 0);
     EXPECT(pool_worker_pid(pool, 2), 0);
     EXPECT(pool_worker_pid(pool, INT_MAX), 0);

@@ -73,7 +73,7 @@ static struct pool *make(struct seen *seen, int workers)
 
     pool_config_init(&config);
     config.workers = workers;
-    config.memory_limit = LIMIT;
+    config.shared_limit = LIMIT;
     config.host = &host;
     REQUIRE(pool_create(&pool, &config), 0);
     memset(&host, 0xff, sizeof host); /* it was copied */

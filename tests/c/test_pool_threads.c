@@ -129,7 +129,7 @@ static void use_own_pool(void *context, unsigned thread)
 
     pool_config_init(&config);
     config.workers = (int)thread % 2 + 1;
-    config.memory_limit = LIMIT;
+    config.shared_limit = LIMIT;
     for (round = 0; round < (HARNESS_SANITIZED ? 3 : 15); round++) {
         struct pool *pool = NULL;
 

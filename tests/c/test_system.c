@@ -53,7 +53,7 @@ static void the_default_configuration_is_a_worker_for_each_core(void)
     pool_config_init(&config);
     EXPECT(config.size, sizeof config);
     EXPECT(config.workers, pool_cpu_count());
-    EXPECT(config.memory_limit, 0);
+    EXPECT(config.shared_limit, 0);
     EXPECT(config.host == NULL, true);
 }
 

@@ -13,9 +13,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import Gate, descendants, is_alive, open_descriptors, remaining_after
 
-from libpool import Executor, Pool
+pytest.register_assert_rewrite("support")
+
+from support import (  # noqa: E402
+    Gate,
+    descendants,
+    is_alive,
+    open_descriptors,
+    remaining_after,
+)
+
+from libpool import Executor, Pool  # noqa: E402
 
 TIMEOUT = 60
 PR_SET_CHILD_SUBREAPER = 36

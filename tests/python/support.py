@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 MIB = 1 << 20
 
@@ -42,6 +43,15 @@ def pass_gates(started: Gate, held: Gate, result: object = None) -> object:
     started.open()
     held.wait()
     return result
+
+
+def check_change(
+    call: Callable[[], Any], before: Any, change: Callable[[], Any], after: Any
+) -> None:
+    """The pool gives `before`, and `after` from the moment of the change on, cached or not."""
+    assert [call() for _ in range(3)] == [before] * 3
+    change()
+    assert [call() for _ in range(3)] == [after] * 3
 
 
 # ---- Processes ----------------------------------------------------------------------------------

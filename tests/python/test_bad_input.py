@@ -53,8 +53,8 @@ def test_an_initializer_that_is_not_callable(kind: Any) -> None:
 @pytest.mark.parametrize("kind", [Pool, Executor])
 @pytest.mark.parametrize("limit", [-1, 1, MIB - 1])
 def test_a_memory_limit_that_is_too_small(kind: Any, limit: int) -> None:
-    with pytest.raises(ValueError, match="memory_limit"):
-        kind(1, memory_limit=limit)
+    with pytest.raises(ValueError, match="shared_limit"):
+        kind(1, shared_limit=limit)
 
 
 @pytest.mark.parametrize("function", [5, None, "print", [print]])
@@ -147,21 +147,21 @@ def test_a_timeout_that_is_no_number(executor: Executor) -> None:
 
 
 def test_an_argument_larger_than_the_memory_limit() -> None:
-    with Pool(1, memory_limit=16 * MIB) as pool:
+    with Pool(1, shared_limit=16 * MIB) as pool:
         with pytest.raises(MemoryError, match=str(64 * MIB)[:3]):
             pool.submit(len, bytes(64 * MIB)).result()
         assert pool.apply(len, (bytes(4 * MIB),)) == 4 * MIB
 
 
 def test_a_result_larger_than_the_memory_limit() -> None:
-    with Pool(1, memory_limit=16 * MIB) as pool:
+    with Pool(1, shared_limit=16 * MIB) as pool:
         with pytest.raises(MemoryError):
             pool.apply(bytes, (64 * MIB,))
         assert pool.apply(bytes, (4 * MIB,)) == bytes(4 * MIB)
 
 
 def test_jobs_that_wait_use_up_the_memory_and_give_it_back(started: Gate, held: Gate) -> None:
-    with Pool(1, memory_limit=16 * MIB) as pool:
+    with Pool(1, shared_limit=16 * MIB) as pool:
         pool.submit(pass_gates, started, held)
         started.wait_for()
         futures = []

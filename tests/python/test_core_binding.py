@@ -252,11 +252,11 @@ def test_before_the_start():
 
 
 def test_bad_options():
-    for bad in ({"workers": 0}, {"workers": -1}, {"workers": 10_000}, {"memory_limit": -1}):
+    for bad in ({"workers": 0}, {"workers": -1}, {"workers": 10_000}, {"shared_limit": -1}):
         with pytest.raises(ValueError):
             _core.Workers()._start(**{"workers": 1, "registry": Registry(), **bad})
     with pytest.raises(ValueError, match="at least 1 MiB"):
-        _core.Workers()._start(1, memory_limit=1000, registry=Registry())
+        _core.Workers()._start(1, shared_limit=1000, registry=Registry())
     with pytest.raises(TypeError):
         _core.Workers()._start(1)
     with pytest.raises(TypeError):
@@ -311,7 +311,7 @@ def test_unpicklable_argument_is_named(shared):
 
 
 def test_arguments_that_do_not_fit(own):
-    pool = own(memory_limit=8 << 20)
+    pool = own(shared_limit=8 << 20)
     with pytest.raises(MemoryError, match="100000"):
         pool.submit(same, bytes(100_000_000))
     with pytest.raises(MemoryError, match="result of 100000"):
@@ -1015,7 +1015,7 @@ def test_stats(own):
     assert stats["workers"] == pool.workers == 3
     assert stats["supervisor"] == pool.supervisor_pid > 0
     assert stats["jobs_started"] == 1 and stats["workers_started"] == 3
-    assert 0 < stats["memory"] < stats["memory_limit"]
+    assert 0 < stats["memory"] < stats["shared_limit"]
     assert len(set(pool.worker_pids())) == 3
     assert {pool.submit(pid).result(10) for _ in range(20)} <= set(pool.worker_pids())
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import math
 import operator
-import subprocess
-import sys
-import textwrap
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from support import program, run
+from support import check_change
 
 from libpool import Executor, Pool
 
@@ -340,15 +336,6 @@ def _uses_len(text: str) -> int:
 # ---- Changes after the pool was made ------------------------------------------------------------
 
 
-def check_change(
-    pool: Pool, call: Callable[[], Any], before: Any, change: Callable[[], Any], after: Any
-) -> None:
-    """The pool gives `before`, and `after` from the moment of the change on, cached or not."""
-    assert [call() for _ in range(3)] == [before] * 3
-    change()
-    assert [call() for _ in range(3)] == [after] * 3
-
-
 def test_a_redefined_function(pool: Pool) -> None:
     def change() -> None:
         global double
@@ -356,7 +343,7 @@ def test_a_redefined_function(pool: Pool) -> None:
         def double(x: int) -> int:
             return 100 * x
 
-    check_change(pool, lambda: pool.apply(double, (1,)), 2, change, 100)
+    check_change(lambda: pool.apply(double, (1,)), 2, change, 100)
 
 
 def test_a_redefined_helper(pool: Pool) -> None:
@@ -366,7 +353,7 @@ def test_a_redefined_helper(pool: Pool) -> None:
         def helper(x: int) -> int:
             return x + 5
 
-    check_change(pool, lambda: pool.apply(calls_helper, (1,)), 20, change, 60)
+    check_change(lambda: pool.apply(calls_helper, (1,)), 20, change, 60)
     assert pool.apply(calls_deeply, (1,)) == 61
     assert pool.apply(lambda x: calls_helper(x), (1,)) == 60
     assert pool.apply(functools.partial(calls_helper, 1)) == 60
@@ -386,7 +373,7 @@ def test_new_code_of_a_function(pool: Pool) -> None:
     def change() -> None:
         helper.__code__ = (lambda x: x + 5).__code__
 
-    check_change(pool, lambda: pool.apply(calls_helper, (1,)), 20, change, 60)
+    check_change(lambda: pool.apply(calls_helper, (1,)), 20, change, 60)
     assert pool.apply(helper, (1,)) == 6
 
 
@@ -394,14 +381,14 @@ def test_new_defaults_of_a_function(pool: Pool) -> None:
     def change() -> None:
         with_defaults.__defaults__ = (3,)
 
-    check_change(pool, lambda: pool.apply(with_defaults, (1,)), 211, change, 231)
+    check_change(lambda: pool.apply(with_defaults, (1,)), 211, change, 231)
 
 
 def test_new_keyword_defaults_of_a_function(pool: Pool) -> None:
     def change() -> None:
         with_defaults.__kwdefaults__["b"] = 4
 
-    check_change(pool, lambda: pool.apply(with_defaults, (1,)), 211, change, 411)
+    check_change(lambda: pool.apply(with_defaults, (1,)), 211, change, 411)
     with_defaults.__kwdefaults__ = {"b": 5}
     assert pool.apply(with_defaults, (1,)) == 511
     del with_defaults.__kwdefaults__["b"]
@@ -414,7 +401,7 @@ def test_a_function_behind_a_decorator_gets_new_code(pool: Pool) -> None:
         decorated.__wrapped__.__code__ = (lambda x: x * 5).__code__
 
     code = decorated.__wrapped__.__code__
-    check_change(pool, lambda: pool.apply(decorated, (1,)), ["wrapped", 3], change, ["wrapped", 5])
+    check_change(lambda: pool.apply(decorated, (1,)), ["wrapped", 3], change, ["wrapped", 5])
     decorated.__wrapped__.__code__ = code
 
 
@@ -424,7 +411,7 @@ def test_a_redefined_helper_behind_a_cache(pool: Pool) -> None:
         helper = lambda x: x + 7  # noqa: E731
 
     cached.cache_clear()
-    check_change(pool, lambda: pool.apply(calls_decorated, (9,))[1], 10, change, 10)
+    check_change(lambda: pool.apply(calls_decorated, (9,))[1], 10, change, 10)
     # functools.lru_cache objects are sent by their name, with the workers' caches.
 
 
@@ -438,7 +425,7 @@ def test_a_redefined_class(pool: Pool) -> None:
             def times(self, y: int) -> int:
                 return 0
 
-    check_change(pool, lambda: pool.apply(uses_thing, (4,)), 42, change, 2)
+    check_change(lambda: pool.apply(uses_thing, (4,)), 42, change, 2)
     made = pool.apply(lambda: Thing(4))
     assert type(made) is Thing
 
@@ -450,7 +437,7 @@ def test_a_replaced_method(pool: Pool) -> None:
         Thing.times = lambda self, y: 1000  # type: ignore[method-assign]
 
     try:
-        check_change(pool, lambda: pool.apply(uses_thing, (4,)), 42, change, 1002)
+        check_change(lambda: pool.apply(uses_thing, (4,)), 42, change, 1002)
         assert pool.apply(Thing(1).times, (3,)) == 1000
         made = pool.apply(Thing, (4,))
         assert type(made) is Thing and made.x == 4
@@ -467,7 +454,7 @@ def test_a_method_with_new_code(pool: Pool) -> None:
         Thing.times.__code__ = (lambda self, y: 1000).__code__
 
     try:
-        check_change(pool, lambda: pool.apply(uses_thing, (4,)), 42, change, 1002)
+        check_change(lambda: pool.apply(uses_thing, (4,)), 42, change, 1002)
     finally:
         Thing.times.__code__ = code
 
@@ -500,368 +487,6 @@ def test_a_patched_method(pool: Pool) -> None:
     with mock.patch.object(Thing, "times", lambda self, y: 9):
         assert pool.apply(uses_thing, (4,)) == 11
     assert pool.apply(uses_thing, (4,)) == 42
-
-
-# ---- Modules ------------------------------------------------------------------------------------
-
-
-class Sources:
-    """A folder of modules that tests write, load, and load again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.names: list[str] = []
-
-    def write(self, name: str, code: str) -> None:
-        self.names.append(name)
-        path = self.folder / (name.replace(".", "/") + ".py")
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(textwrap.dedent(code))
-        importlib.invalidate_caches()
-
-    def load(self, name: str, code: str) -> Any:
-        self.write(name, code)
-        return importlib.import_module(name)
-
-
-@pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sources]:
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    made = Sources(tmp_path)
-    yield made
-    for name in made.names:
-        sys.modules.pop(name, None)
-        globals().pop(name, None)
-
-
-def test_a_module_that_is_loaded_after_the_pool_was_made(sources: Sources, pool: Pool) -> None:
-    late = sources.load("late", "def f(x):\n    return g(x) + 1\ndef g(x):\n    return x * 10\n")
-    assert [pool.apply(late.f, (2,)) for _ in range(3)] == [21] * 3
-    late.g = lambda x: 0
-    assert pool.apply(late.f, (2,)) == 1
-
-
-def test_a_module_that_workers_can_not_find(pool: Pool, tmp_path: Path, monkeypatch) -> None:
-    program(
-        tmp_path / "hidden.py",
-        """
-        K = 5
-        def f(x):
-            return g(x) + K
-        def g(x):
-            return x * 10
-        """,
-    )
-    monkeypatch.syspath_prepend(tmp_path)  # after the fork
-    hidden = importlib.import_module("hidden")
-    try:
-        assert [pool.apply(hidden.f, (2,)) for _ in range(3)] == [25] * 3
-        assert pool.apply(lambda: hidden.g(3)) == 30
-    finally:
-        del sys.modules["hidden"]
-
-
-def test_a_module_that_has_no_file(pool: Pool) -> None:
-    made = types.ModuleType("made_by_hand")
-    exec("def f(x):\n    return g(x) + 1\ndef g(x):\n    return x * 10\n", made.__dict__)
-    sys.modules["made_by_hand"] = made
-    try:
-        assert pool.apply(made.f, (2,)) == 21
-        made.g = lambda x: 0  # type: ignore[attr-defined]
-        assert pool.apply(made.f, (2,)) == 1
-    finally:
-        del sys.modules["made_by_hand"]
-
-
-def test_a_function_of_another_module_that_was_replaced(sources: Sources) -> None:
-    tools = sources.load("tools", "def g(x):\n    return x + 1\nK = 1\n")
-    user = sources.load("user", "import tools\ndef f(x):\n    return tools.g(x) * 10\n")
-    with Pool(2) as pool:
-        assert [pool.apply(user.f, (1,)) for _ in range(3)] == [20] * 3
-        with mock.patch("tools.g", new=lambda x: 7):
-            assert [pool.apply(user.f, (1,)) for _ in range(3)] == [70] * 3
-            assert pool.apply(lambda x: tools.g(x) + tools.K, (1,)) == 8
-        assert [pool.apply(user.f, (1,)) for _ in range(3)] == [20] * 3
-        tools.g = lambda x: 8
-        assert [pool.apply(user.f, (1,)) for _ in range(3)] == [80] * 3
-
-
-def test_a_submodule_whose_function_was_replaced(sources: Sources) -> None:
-    sources.write("package.__init__", "")
-    inner = sources.load("package.inner", "def g(x):\n    return x + 1\ndef h(x):\n    return x\n")
-    user = sources.load(
-        "user",
-        "import package.inner\ndef f(x):\n    return package.inner.g(x) + package.inner.h(x)\n",
-    )
-    sys.modules["package"].inner = inner  # type: ignore[attr-defined]
-    with Pool(2) as pool:
-        assert [pool.apply(user.f, (1,)) for _ in range(3)] == [3] * 3
-        inner.g = lambda x: 100
-        assert [pool.apply(user.f, (1,)) for _ in range(3)] == [101] * 3
-
-
-def test_a_module_that_was_edited_and_reloaded(sources: Sources) -> None:
-    module = sources.load("edited", "def f(x):\n    return g(x)\ndef g(x):\n    return x + 1\n")
-    with Pool(2) as pool:
-        assert [pool.apply(module.f, (1,)) for _ in range(3)] == [2] * 3
-        sources.write("edited", "def f(x):\n    return g(x)\ndef g(x):\n    return x + 50\n")
-        old = module.f
-        importlib.reload(module)
-        assert [pool.apply(module.f, (1,)) for _ in range(3)] == [51] * 3
-        # The old function looks up `g` in the module, and finds the new one.
-        assert pool.apply(old, (1,)) == old(1) == 51
-
-
-def test_a_library_module_that_was_reloaded(pool: Pool) -> None:
-    import textwrap as module
-
-    assert pool.apply(module.indent, ("a", "-")) == "-a"
-    importlib.reload(module)
-    assert pool.apply(module.indent, ("a", "-")) == "-a"
-
-
-def test_a_module_that_was_replaced(sources: Sources) -> None:
-    module = sources.load("replaced", "def f(x):\n    return x + 1\n")
-    with Pool(1) as pool:
-        assert pool.apply(module.f, (1,)) == 2
-        del sys.modules["replaced"]
-        other = sources.load("replaced", "def f(x):\n    return x + 20\n")
-        assert pool.apply(other.f, (1,)) == 21
-        assert pool.apply(module.f, (1,)) == 2
-
-
-# ---- Classes by value ---------------------------------------------------------------------------
-
-
-def test_instances_of_local_classes_come_back_as_the_same_class(pool: Pool) -> None:
-    class Local:
-        def __init__(self, x: int) -> None:
-            self.x = x
-
-        def next(self) -> Local:
-            return Local(self.x + 1)
-
-    method = Local.next
-    made = pool.apply(Local(1).next)
-    assert type(made) is Local and made.x == 2
-    for _ in range(2):
-        assert [type(item) for item in pool.map(lambda x: Local(x), [1, 2])] == [Local] * 2
-    assert Local.next is method
-
-
-def test_a_local_class_that_changes_is_sent_as_it_is_now(pool: Pool) -> None:
-    class Local:
-        def get(self) -> int:
-            return 1
-
-    def use() -> int:
-        return Local().get()
-
-    def change() -> None:
-        Local.get = lambda self: 2  # type: ignore[method-assign]
-
-    check_change(pool, lambda: pool.apply(use), 1, change, 2)
-
-
-def test_a_class_made_in_a_worker_comes_as_one_class(pool: Pool) -> None:
-    def make() -> object:
-        class Made:
-            x = 3
-
-        return Made(), Made()
-
-    one, other = pool.apply(make)
-    assert type(one) is type(other) and one.x == 3
-
-
-# ---- __main__ -----------------------------------------------------------------------------------
-
-
-def test_functions_and_classes_of_a_script(tmp_path: Path) -> None:
-    path = program(
-        tmp_path / "script.py",
-        """
-        import libpool
-
-        def before(x):
-            return x + 1
-
-        class Before:
-            def __init__(self, x):
-                self.x = x
-
-        pool = libpool.Pool(2)
-
-        def after(x):
-            return before(x) * 10
-
-        class After(Before):
-            def get(self):
-                return after(self.x)
-
-        print(pool.map(before, [1, 2]), pool.map(after, [1, 2]))
-        print([type(x).__name__ for x in pool.map(Before, [1])], pool.apply(After(1).get))
-        made = pool.apply(After, (5,))
-        print(type(made) is After, made.x, made.get())
-
-        def before(x):
-            return -x
-
-        print(pool.map(before, [1, 2]), pool.map(after, [1, 2]))
-        del before
-        try:
-            pool.map(after, [1])
-        except NameError as error:
-            print(error)
-        pool.terminate()
-        """,
-    )
-    assert run(path) == (
-        "[2, 3] [20, 30]\n['Before'] 20\nTrue 5 60\n[-1, -2] [-10, -20]\n"
-        "name 'before' is not defined\n"
-    )
-
-
-def test_functions_typed_into_an_interactive_interpreter() -> None:
-    typed = """
-import libpool
-pool = libpool.Pool(2)
-def f(x): return g(x)
-
-try: pool.map(f, [1])
-except NameError: print("no g yet")
-
-def g(x): return x + k
-
-k = 1
-print(pool.map(f, [1, 2]))
-k = 2
-print(pool.map(f, [1, 2]))
-def g(x): return x * 100
-
-print(pool.map(f, [1, 2]))
-class A:
-    def __init__(self, x): self.x = x
-
-print([type(a) is A for a in pool.map(A, [1, 2])])
-exec("def h(x): return f(x) + 1")
-print(pool.map(h, [1, 2]))
-import statistics
-print(pool.apply(lambda xs: statistics.mean(xs), ([1, 3],)))
-pool.terminate()
-"""
-    done = subprocess.run(
-        [sys.executable, "-i", "-q", "-c", "import sys; sys.ps1 = sys.ps2 = ''"],
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=40,
-    )
-    assert done.stdout.split("\n") == [
-        "no g yet",
-        "[2, 3]",
-        "[3, 4]",
-        "[100, 200]",
-        "[True, True]",
-        "[101, 201]",
-        "2",
-        "",
-    ], done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_data_made_after_the_executor_reaches_functions_made_before_it(tmp_path: Path) -> None:
-    path = program(
-        tmp_path / "late_data.py",
-        """
-        import threading
-        import libpool
-
-        def lookup(x):
-            return table[x]
-
-        def locked(x):
-            return x if "lock" not in globals() else -1
-
-        def uses_lock(x):
-            return x if lock else lock
-
-        with libpool.Executor(2) as executor:
-            table = {1: "one", 2: "two"}
-            print(list(executor.map(lookup, [1, 2])))
-            table[1] = "uno"
-            print(list(executor.map(lookup, [1, 2])))
-            lock = threading.Lock()
-            print(list(executor.map(locked, [1, 2])))
-            print(repr(executor.submit(uses_lock, 1).exception()))
-        """,
-    )
-    output = run(path).splitlines()
-    assert output[:3] == ["['one', 'two']", "['uno', 'two']", "[1, 2]"]
-    assert "lock" in output[3]
-
-
-def test_two_pools_made_at_different_times_know_different_things(tmp_path: Path) -> None:
-    path = program(
-        tmp_path / "two_pools.py",
-        """
-        import libpool
-
-        def f(x):
-            return x + 1
-
-        class A:
-            def get(self):
-                return 1
-
-        def get(a):
-            return a.get(), isinstance(a, A)
-
-        first = libpool.Pool(1)
-
-        def f(x):
-            return x + 2
-
-        class A:
-            def get(self):
-                return 2
-
-        second = libpool.Pool(1)
-        print([p.apply(f, (1,)) for p in (first, second, first, second)])
-        print([p.apply(get, (A(),)) for p in (first, second)])
-        print([type(p.apply(A)) is A for p in (first, second)])
-
-        def f(x):
-            return x + 3
-
-        print([p.apply(f, (1,)) for p in (first, second)])
-        first.terminate()
-        second.terminate()
-        """,
-    )
-    assert run(path) == "[3, 3, 3, 3]\n[(2, True), (2, True)]\n[True, True]\n[4, 4]\n"
-
-
-def test_a_nested_submit_of_a_function_sent_by_value(tmp_path: Path) -> None:
-    path = program(
-        tmp_path / "nested.py",
-        """
-        import libpool
-
-        executor = libpool.Executor(2)
-
-        def fibonacci(n):
-            if n < 2:
-                return n
-            left = libpool.current().submit(fibonacci, n - 1)
-            return fibonacci(n - 2) + left.result()
-
-        print(executor.submit(fibonacci, 10).result())
-        executor.shutdown()
-        """,
-    )
-    assert run(path) == "55\n"
 
 
 # ---- Errors -------------------------------------------------------------------------------------

@@ -363,4 +363,4 @@ def test_stats_tell_what_the_pool_has_done(pool: Pool) -> None:
     assert stats["workers"] == 2
     assert stats["jobs_started"] == 10
     assert stats["supervisor"] == pool.supervisor_pid
-    assert 0 < stats["memory"] < stats["memory_limit"]
+    assert 0 < stats["memory"] < stats["shared_limit"]
