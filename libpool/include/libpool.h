@@ -1,7 +1,8 @@
 /* libpool: worker processes that take jobs from a ring buffer in shared memory.
  *
  * Conventions, for every function here:
- *   - It returns 0 (or a count) on success and a negative errno on failure. Nothing prints or exits.
+ *   - It returns 0 (or a count) on success and a negative errno on failure. Nothing prints or
+ *     exits.
  *   - Every function may be called from any thread of the process that created the pool, and, where
  *     it says "also in a job", from a job that a worker of this pool runs.
  *   - In a process that inherited the pool through somebody else's fork() the pool is inert: calls
@@ -77,20 +78,21 @@ struct pool_host {
 };
 
 struct pool_config {
-    size_t size;           /* sizeof(struct pool_config), set by pool_config_init() */
-    int workers;           /* 1 to POOL_MAX_WORKERS */
-    uint64_t shared_limit; /* the most shared memory the pool may commit, at least 1 MiB;
+    size_t size;                  /* sizeof(struct pool_config), set by pool_config_init() */
+    int workers;                  /* 1 to POOL_MAX_WORKERS */
+    uint64_t shared_limit;        /* the most shared memory the pool may commit, at least 1 MiB;
                               0: the memory of this machine or container */
     const struct pool_host *host; /* copied; NULL: no interpreter */
-    int64_t timeout;        /* default of struct pool_options */
-    int retries;            /* default of struct pool_options */
+    int64_t timeout;              /* default of struct pool_options */
+    int retries;                  /* default of struct pool_options */
     uint64_t memory_limit; /* bytes of private memory (RLIMIT_DATA) that a worker may have more
                                than when it started; 0: no limit. Allocations beyond it fail. */
-    uint64_t worker_jobs;   /* a worker ends in an orderly way after so many jobs, and is
+    uint64_t worker_jobs;  /* a worker ends in an orderly way after so many jobs, and is
                                replaced; 0: never */
 };
 
-/* Fills in the defaults: one worker per usable core, no limit of shared memory but the machine's, no host. */
+/* Fills in the defaults: one worker per usable core, no limit of shared memory but the
+ * machine's, no host. */
 POOL_API void pool_config_init(struct pool_config *config);
 
 /* The number of cores this process may use: its CPU affinity, capped by its cgroup's CPU quota
@@ -121,19 +123,20 @@ POOL_API int pool_join(struct pool *pool, int64_t timeout);
 POOL_API void pool_destroy(struct pool *pool);
 
 /* 0 while the pool can run jobs; -ESHUTDOWN when closed; -EOWNERDEAD when its supervisor died or
- * its workers could not be started: the jobs that had no result yet are lost. -EXDEV when inherited. */
+ * its workers could not be started: the jobs that had no result yet are lost. -EXDEV when
+ * inherited. */
 POOL_API int pool_check(struct pool *pool);
 
 /* ---- Jobs ----------------------------------------------------------------------------------- */
 
 /* Submits function(argument, size). The block is copied; `argument` may be NULL when size is 0.
- * `future` may be NULL: the job runs, and nobody learns how it ended. Never blocks on the workers.
- * Also in a job. The function may live in any shared library that the worker can load by the
- * name under which the host loaded it.
- * -EINVAL: no function, or one that lies in no loaded object. -E2BIG: larger than the pool's
- * shared_limit. -ENOMEM: no memory left for it. -ESHUTDOWN, -EOWNERDEAD, -EXDEV: as pool_check(). */
-POOL_API int pool_submit(struct pool *pool, pool_function function, const void *argument, size_t size,
-                         struct pool_future *future);
+ * `future` may be NULL: the job runs, and nobody learns how it ended. Never blocks on the
+ * workers. Also in a job. The function may live in any shared library that the worker can load
+ * by the name under which the host loaded it. -EINVAL: no function, or one that lies in no
+ * loaded object. -E2BIG: larger than the pool's shared_limit. -ENOMEM: no memory left for it.
+ * -ESHUTDOWN, -EOWNERDEAD, -EXDEV: as pool_check(). */
+POOL_API int pool_submit(struct pool *pool, pool_function function, const void *argument,
+                         size_t size, struct pool_future *future);
 
 /* What may be asked for a single job. */
 struct pool_options {
@@ -142,8 +145,8 @@ struct pool_options {
      * waits for one: then its worker is killed and replaced, and the job ends as POOL_TIMEOUT. A
      * job that waits for a job which it submitted runs on. POOL_FOREVER: no limit. */
     int64_t timeout;
-    /* How often the job is run again when its worker died under it, 0 to 255. Not after a failure that
-     * the function returned, a time-out or a kill. */
+    /* How often the job is run again when its worker died under it, 0 to 255. Not after a
+     * failure that the function returned, a time-out or a kill. */
     int retries;
 };
 
@@ -159,7 +162,8 @@ POOL_API int pool_submit_with(struct pool *pool, const struct pool_options *opti
 /* The same in two steps, without the copy: reserves a job with room for `size` bytes of argument,
  * to be written to *argument (aligned to 8) before one of the two commits, or given back with
  * pool_abandon(). Also in a job. */
-POOL_API int pool_prepare(struct pool *pool, size_t size, struct pool_future *future, void **argument);
+POOL_API int pool_prepare(struct pool *pool, size_t size, struct pool_future *future,
+                          void **argument);
 POOL_API int pool_prepare_with(struct pool *pool, const struct pool_options *options, size_t size,
                                struct pool_future *future, void **argument);
 POOL_API int pool_commit(const struct pool_future *future, pool_function function);
@@ -188,7 +192,8 @@ POOL_API int pool_future_outcome(const struct pool_future *future, int *detail);
 
 /* The result of an ended job: `*data` (aligned to 8) and `*size` stay valid until the future is
  * released. Returns the function's status; -EINPROGRESS when it has not ended, -EOWNERDEAD when
- * its worker died or the pool broke, -ECANCELED, -ETIME after a time-out. `data` and `size` may be NULL. */
+ * its worker died or the pool broke, -ECANCELED, -ETIME after a time-out. `data` and `size` may
+ * be NULL. */
 POOL_API int pool_future_result(const struct pool_future *future, const void **data, size_t *size);
 
 /* The part that the job began last, see pool_job_part(), or a negative errno. */
@@ -197,8 +202,8 @@ POOL_API int64_t pool_future_part(const struct pool_future *future);
 /* Cancels a job that waits. -EBUSY: it runs or has ended already. */
 POOL_API int pool_future_cancel(const struct pool_future *future);
 
-/* Ends a job also if it runs: its worker is killed and replaced. Returns before that is done: wait for
- * the future, which ends as POOL_CANCELLED, or, if it was quicker, with its result.
+/* Ends a job also if it runs: its worker is killed and replaced. Returns before that is done:
+ * wait for the future, which ends as POOL_CANCELLED, or, if it was quicker, with its result.
  * -EBUSY: it has ended already. Host only. */
 POOL_API int pool_future_kill(const struct pool_future *future);
 
@@ -216,8 +221,8 @@ POOL_API void pool_future_release(const struct pool_future *future);
  * Returns 0, or the status of the first item, in order, that failed; other items' results are
  * stored all the same. When a worker dies (-EOWNERDEAD) or is late (-ETIME) that goes for the items
  * of its chunk together. */
-POOL_API int pool_map(struct pool *pool, pool_function function, const void *items, size_t item_size,
-                      size_t count, void *results, size_t result_size);
+POOL_API int pool_map(struct pool *pool, pool_function function, const void *items,
+                      size_t item_size, size_t count, void *results, size_t result_size);
 
 /* ---- In a job ------------------------------------------------------------------------------- */
 
@@ -234,9 +239,9 @@ POOL_API void *pool_job_reserve(struct pool_job *job, size_t size);
 /* Copies `data` to the result: 0 or -ENOMEM. */
 POOL_API int pool_job_return(struct pool_job *job, const void *data, size_t size);
 
-/* Says that the job begins with its part number `part`: its time limit counts anew from here, and if
- * it is killed the submitter can ask by pool_future_part() how far it got. For jobs that have
- * options; for others it does nothing. */
+/* Says that the job begins with its part number `part`: its time limit counts anew from here,
+ * and if it is killed the submitter can ask by pool_future_part() how far it got. For jobs that
+ * have options; for others it does nothing. */
 POOL_API void pool_job_part(struct pool_job *job, uint32_t part);
 
 /* For interpreter hosts: what pool_commit_host() was given. */

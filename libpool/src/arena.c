@@ -35,9 +35,9 @@ struct arena_header {
     _Atomic uint32_t count[ARENA_CLASSES];
 };
 
-static inline unsigned class_bits(unsigned class)
+static inline unsigned class_bits(unsigned size_class)
 {
-    return ARENA_MIN_BITS + class;
+    return ARENA_MIN_BITS + size_class;
 }
 
 static inline unsigned ref_class(block_ref ref)
@@ -52,58 +52,62 @@ static inline uint32_t ref_index(block_ref ref)
 
 static inline bool ref_valid(const struct arena *arena, block_ref ref)
 {
-    return ref_class(ref) < arena->classes &&
-           ref >> 8 < arena->class[ref_class(ref)].entries;
+    return ref_class(ref) < arena->classes && ref >> 8 < arena->size_class[ref_class(ref)].entries;
 }
 
-static inline _Atomic uint32_t *count_of(const struct arena *arena, unsigned class)
+static inline _Atomic uint32_t *count_of(const struct arena *arena, unsigned size_class)
 {
-    return &((struct arena_header *)segment_at(arena->segment, arena->header))->count[class];
+    return &((struct arena_header *)segment_at(arena->segment, arena->header))->count[size_class];
 }
 
 /* Entries of a class, never more than there is room for, whatever the shared count says. */
-static inline uint32_t checked_count(const struct arena *arena, unsigned class)
+static inline uint32_t checked_count(const struct arena *arena, unsigned size_class)
 {
-    uint32_t count = shared_load(count_of(arena, class), ACQUIRE);
+    uint32_t count = shared_load(count_of(arena, size_class), ACQUIRE);
 
-    return count < arena->class[class].entries ? count : arena->class[class].entries;
+    return count < arena->size_class[size_class].entries ? count
+                                                         : arena->size_class[size_class].entries;
 }
 
-static inline _Atomic uint64_t *word_of(const struct arena *arena, unsigned class, uint32_t index)
+static inline _Atomic uint64_t *word_of(const struct arena *arena, unsigned size_class,
+                                        uint32_t index)
 {
-    return (_Atomic uint64_t *)segment_at(arena->segment, arena->class[class].words) + index;
+    return (_Atomic uint64_t *)segment_at(arena->segment, arena->size_class[size_class].words) +
+           index;
 }
 
-static inline struct block_details *details_of(const struct arena *arena, unsigned class,
+static inline struct block_details *details_of(const struct arena *arena, unsigned size_class,
                                                uint32_t index)
 {
-    return (struct block_details *)segment_at(arena->segment, arena->class[class].details) + index;
+    return (struct block_details *)segment_at(arena->segment,
+                                              arena->size_class[size_class].details) +
+           index;
 }
 
-static inline uint64_t block_offset(const struct arena *arena, unsigned class, uint32_t index)
+static inline uint64_t block_offset(const struct arena *arena, unsigned size_class, uint32_t index)
 {
-    return arena->class[class].blocks + ((uint64_t)index << class_bits(class));
+    return arena->size_class[size_class].blocks + ((uint64_t)index << class_bits(size_class));
 }
 
 void arena_plan(struct arena *arena, struct segment *segment, uint64_t largest)
 {
-    unsigned class;
+    unsigned size_class;
 
     arena->segment = segment;
     arena->header = segment_reserve(segment, sizeof(struct arena_header));
     arena->classes = 0;
-    for (class = 0; class < ARENA_CLASSES; class++) {
-        struct arena_class *c = &arena->class[class];
-        uint64_t entries = largest >> class_bits(class);
+    for (size_class = 0; size_class < ARENA_CLASSES; size_class++) {
+        struct arena_class *c = &arena->size_class[size_class];
+        uint64_t entries = largest >> class_bits(size_class);
 
         /* The last class is the first that a block of `largest` bytes fits into. */
-        if (class > 0 && (UINT64_C(1) << class_bits(class - 1)) >= largest)
+        if (size_class > 0 && (UINT64_C(1) << class_bits(size_class - 1)) >= largest)
             break;
         c->entries = entries < 1 ? 1 : entries < FREEMAP_MAX ? (uint32_t)entries : FREEMAP_MAX;
         freemap_plan(&c->map, segment, c->entries);
         c->words = segment_reserve(segment, c->entries * sizeof(uint64_t));
         c->details = segment_reserve(segment, c->entries * sizeof(struct block_details));
-        c->blocks = segment_reserve(segment, (uint64_t)c->entries << class_bits(class));
+        c->blocks = segment_reserve(segment, (uint64_t)c->entries << class_bits(size_class));
         arena->classes++;
     }
 }
@@ -115,41 +119,42 @@ int arena_start(struct arena *arena)
 
 static int class_for(const struct arena *arena, uint64_t size)
 {
-    int class = 0;
+    int size_class = 0;
 
     if (size > (UINT64_C(1) << ARENA_MIN_BITS))
-        class = 64 - __builtin_clzll(size - 1) - ARENA_MIN_BITS;
-    return class < (int)arena->classes ? class : -E2BIG;
+        size_class = 64 - __builtin_clzll(size - 1) - ARENA_MIN_BITS;
+    return size_class < (int)arena->classes ? size_class : -E2BIG;
 }
 
 /* FREE -> HELD by owner: one wins. Death right after: arena_repair() finds it. */
-static bool hold(struct arena *arena, unsigned class, uint32_t index, uint16_t owner)
+static bool hold(struct arena *arena, unsigned size_class, uint32_t index, uint16_t owner)
 {
     uint64_t expected = FREE_WORD;
 
-    return shared_cas(word_of(arena, class, index), &expected, block_word(BLOCK_HELD, owner),
+    return shared_cas(word_of(arena, size_class, index), &expected, block_word(BLOCK_HELD, owner),
                       ACQ_REL);
 }
 
 /* `from` -> FREE, and then the hint. Death between the two: arena_repair() gives the hint. */
 static bool release(struct arena *arena, block_ref ref, uint64_t from)
 {
-    unsigned class = ref_class(ref);
+    unsigned size_class = ref_class(ref);
 
     if (!ref_valid(arena, ref) ||
-        !shared_cas(word_of(arena, class, ref_index(ref)), &from, FREE_WORD, ACQ_REL))
+        !shared_cas(word_of(arena, size_class, ref_index(ref)), &from, FREE_WORD, ACQ_REL))
         return false;
-    freemap_set(&arena->class[class].map, ref_index(ref));
+    freemap_set(&arena->size_class[size_class].map, ref_index(ref));
     return true;
 }
 
 /* More blocks of a class: one of them to the caller, HELD, and hints for the others. */
-static int extend(struct arena *arena, unsigned class, uint16_t owner, uint32_t *index)
+static int extend(struct arena *arena, unsigned size_class, uint16_t owner, uint32_t *index)
 {
-    struct arena_class *c = &arena->class[class];
-    uint32_t batch =
-        class_bits(class) < SMALL_CLASS_BITS ? (uint32_t)(BATCH_BYTES >> class_bits(class)) : 1;
-    uint32_t count = checked_count(arena, class);
+    struct arena_class *c = &arena->size_class[size_class];
+    uint32_t batch = class_bits(size_class) < SMALL_CLASS_BITS
+                         ? (uint32_t)(BATCH_BYTES >> class_bits(size_class))
+                         : 1;
+    uint32_t count = checked_count(arena, size_class);
 
     for (;;) {
         uint32_t more = c->entries - count < batch ? c->entries - count : batch, i;
@@ -162,50 +167,51 @@ static int extend(struct arena *arena, unsigned class, uint16_t owner, uint32_t 
             error = segment_commit(arena->segment, c->words + count * sizeof(uint64_t),
                                    more * sizeof(uint64_t));
         if (!error)
-            error = segment_commit(arena->segment, c->details + count * sizeof(struct block_details),
-                                   more * sizeof(struct block_details));
-        if (!error && class_bits(class) < SMALL_CLASS_BITS)
-            error = segment_commit(arena->segment, block_offset(arena, class, count),
-                                   (uint64_t)more << class_bits(class));
+            error =
+                segment_commit(arena->segment, c->details + count * sizeof(struct block_details),
+                               more * sizeof(struct block_details));
+        if (!error && class_bits(size_class) < SMALL_CLASS_BITS)
+            error = segment_commit(arena->segment, block_offset(arena, size_class, count),
+                                   (uint64_t)more << class_bits(size_class));
         if (error) {
             uint32_t before = count;
 
             /* At the limit the memory may have gone to another process, for these very blocks. */
-            count = checked_count(arena, class);
+            count = checked_count(arena, size_class);
             if (count == before)
                 return error;
             continue;
         }
         /* The blocks exist from here on. Death before: the next one does the same; right after:
          * they are free and have no hints until the repair. */
-        if (!shared_cas(count_of(arena, class), &count, count + more, ACQ_REL)) {
-            count = checked_count(arena, class);
+        if (!shared_cas(count_of(arena, size_class), &count, count + more, ACQ_REL)) {
+            count = checked_count(arena, size_class);
             continue;
         }
         for (i = 1; i < more; i++)
             freemap_set(&c->map, count + i);
         *index = count;
-        if (hold(arena, class, count, owner))
+        if (hold(arena, size_class, count, owner))
             return 0;
         count += more; /* a repair gave its hint, and somebody was quicker */
     }
 }
 
 /* Makes a held block's first `size` bytes usable. */
-static int commit_block(struct arena *arena, unsigned class, uint32_t index, uint64_t size)
+static int commit_block(struct arena *arena, unsigned size_class, uint32_t index, uint64_t size)
 {
-    struct block_details *details = details_of(arena, class, index);
+    struct block_details *details = details_of(arena, size_class, index);
     uint64_t committed = shared_load(&details->committed, RELAXED);
     uint64_t need = (size + BATCH_BYTES - 1) / BATCH_BYTES * BATCH_BYTES;
     int error;
 
-    if (class_bits(class) < SMALL_CLASS_BITS || committed >= size)
+    if (class_bits(size_class) < SMALL_CLASS_BITS || committed >= size)
         return 0;
-    if (need > UINT64_C(1) << class_bits(class))
-        need = UINT64_C(1) << class_bits(class);
+    if (need > UINT64_C(1) << class_bits(size_class))
+        need = UINT64_C(1) << class_bits(size_class);
     if (committed % arena->segment->page)
         committed = 0; /* scribbled over */
-    error = segment_commit(arena->segment, block_offset(arena, class, index) + committed,
+    error = segment_commit(arena->segment, block_offset(arena, size_class, index) + committed,
                            need - committed);
     if (!error)
         shared_store(&details->committed, need, RELAXED);
@@ -214,42 +220,42 @@ static int commit_block(struct arena *arena, unsigned class, uint32_t index, uin
 
 int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *ref)
 {
-    int class = class_for(arena, size);
+    int size_class = class_for(arena, size);
     uint32_t index = 0;
     bool held = false;
     int error;
 
-    if (class < 0 || size > arena->segment->limit)
+    if (size_class < 0 || size > arena->segment->limit)
         return -E2BIG;
-    while (!held && freemap_take(&arena->class[class].map, &index))
-        held = hold(arena, (unsigned)class, index, owner);
+    while (!held && freemap_take(&arena->size_class[size_class].map, &index))
+        held = hold(arena, (unsigned)size_class, index, owner);
     if (!held) {
-        error = extend(arena, (unsigned)class, owner, &index);
+        error = extend(arena, (unsigned)size_class, owner, &index);
         if (error)
             return error;
     }
-    *ref = block_ref_make((unsigned)class, index);
-    error = commit_block(arena, (unsigned)class, index, size);
+    *ref = block_ref_make((unsigned)size_class, index);
+    error = commit_block(arena, (unsigned)size_class, index, size);
     if (error) {
         arena_free_held(arena, *ref, owner);
         *ref = 0;
         return error;
     }
-    shared_store(&details_of(arena, (unsigned)class, index)->size, size, RELAXED);
+    shared_store(&details_of(arena, (unsigned)size_class, index)->size, size, RELAXED);
     return 0;
 }
 
 int arena_lookup(const struct arena *arena, block_ref ref, void **memory, uint64_t *size)
 {
-    unsigned class = ref_class(ref);
+    unsigned size_class = ref_class(ref);
     uint64_t length;
 
     if (!ref_valid(arena, ref))
         return -EINVAL;
-    length = shared_load(&details_of(arena, class, ref_index(ref))->size, RELAXED);
-    if (length > UINT64_C(1) << class_bits(class))
+    length = shared_load(&details_of(arena, size_class, ref_index(ref))->size, RELAXED);
+    if (length > UINT64_C(1) << class_bits(size_class))
         return -EINVAL;
-    *memory = segment_at(arena->segment, block_offset(arena, class, ref_index(ref)));
+    *memory = segment_at(arena->segment, block_offset(arena, size_class, ref_index(ref)));
     *size = length;
     return 0;
 }
@@ -296,17 +302,17 @@ bool arena_free_shared(struct arena *arena, block_ref ref)
 
 void arena_repair(struct arena *arena, uint16_t owner)
 {
-    unsigned class;
+    unsigned size_class;
 
-    for (class = 0; class < arena->classes; class++) {
-        struct freemap *map = &arena->class[class].map;
-        uint32_t index, count = checked_count(arena, class);
+    for (size_class = 0; size_class < arena->classes; size_class++) {
+        struct freemap *map = &arena->size_class[size_class].map;
+        uint32_t index, count = checked_count(arena, size_class);
 
         for (index = 0; index < count; index++) {
-            uint64_t word = shared_load(word_of(arena, class, index), ACQUIRE);
+            uint64_t word = shared_load(word_of(arena, size_class, index), ACQUIRE);
 
             if (word == block_word(BLOCK_HELD, owner))
-                release(arena, block_ref_make(class, index), word);
+                release(arena, block_ref_make(size_class, index), word);
             else if (word == FREE_WORD)
                 freemap_set(map, index);
         }
@@ -316,25 +322,26 @@ void arena_repair(struct arena *arena, uint16_t owner)
 
 uint64_t arena_trim(struct arena *arena, uint16_t owner)
 {
-    unsigned class;
+    unsigned size_class;
     uint64_t given = 0;
 
-    for (class = SMALL_CLASS_BITS - ARENA_MIN_BITS; class < arena->classes; class++) {
-        uint32_t index, count = checked_count(arena, class);
+    for (size_class = SMALL_CLASS_BITS - ARENA_MIN_BITS; size_class < arena->classes;
+         size_class++) {
+        uint32_t index, count = checked_count(arena, size_class);
 
         for (index = 0; index < count; index++) {
-            struct block_details *details = details_of(arena, class, index);
+            struct block_details *details = details_of(arena, size_class, index);
             uint64_t committed = shared_load(&details->committed, RELAXED);
 
-            if (committed == 0 || !hold(arena, class, index, owner))
+            if (committed == 0 || !hold(arena, size_class, index, owner))
                 continue;
             /* Held, so nobody uses it while its pages go. Should we die before the release, it
              * is only a free block whose details say more than is committed; so say less first. */
             committed = shared_exchange(&details->committed, 0, RELAXED);
-            if (segment_release(arena->segment, block_offset(arena, class, index),
-                                UINT64_C(1) << class_bits(class)) == 0)
+            if (segment_release(arena->segment, block_offset(arena, size_class, index),
+                                UINT64_C(1) << class_bits(size_class)) == 0)
                 given += committed;
-            arena_free_held(arena, block_ref_make(class, index), owner);
+            arena_free_held(arena, block_ref_make(size_class, index), owner);
         }
     }
     return given;

@@ -34,12 +34,12 @@ struct arena {
     struct segment *segment;
     uint64_t header; /* offset of struct arena_header */
     unsigned classes;
-    struct arena_class class[ARENA_CLASSES];
+    struct arena_class size_class[ARENA_CLASSES];
 };
 
-static inline block_ref block_ref_make(unsigned class, uint32_t index)
+static inline block_ref block_ref_make(unsigned size_class, uint32_t index)
 {
-    return (uint64_t)index << 8 | (class + 1);
+    return (uint64_t)index << 8 | (size_class + 1);
 }
 
 void arena_plan(struct arena *arena, struct segment *segment, uint64_t largest);

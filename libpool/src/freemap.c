@@ -108,7 +108,8 @@ bool freemap_take(struct freemap *map, uint32_t *index)
             continue;
         }
         bit = found & -found;
-        /* One wins the bit. Death after that: the entry is free and has no hint until the repair. */
+        /* One wins the bit. Death after that: the entry is free and has no hint until the
+         * repair. */
         if (shared_and(word_at(map, 0, low), ~bit, ACQ_REL) & bit) {
             *index = low * 64 + (uint32_t)__builtin_ctzll(bit);
             return *index < map->entries;

@@ -185,8 +185,8 @@ int function_resolve(struct function_table *table, uint64_t id, pool_function *f
         *function = (pool_function)address;
         return 0;
     }
-    if (module >= MODULES || shared_load(&module_at(table, (unsigned)module)->state, ACQUIRE) !=
-                                 MODULE_READY)
+    if (module >= MODULES ||
+        shared_load(&module_at(table, (unsigned)module)->state, ACQUIRE) != MODULE_READY)
         return -EINVAL;
     memcpy(name, module_at(table, (unsigned)module)->name, NAME_ROOM);
     name[NAME_ROOM - 1] = '\0';

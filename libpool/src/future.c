@@ -57,10 +57,10 @@ static bool owner_has(const struct pool_future *future, uint16_t owner)
     return depth > PROCESS_STACK;
 }
 
-/* After a slice in which nothing happened to the job, since its word was `seen`. Should the worker that
- * was to take it have been stopped, another is woken. What can only come from memory that was
- * scribbled over is put right as far as it can: a waiting job that is in no ring, a running one that
- * nobody runs. */
+/* After a slice in which nothing happened to the job, since its word was `seen`. Should the
+ * worker that was to take it have been stopped, another is woken. What can only come from memory
+ * that was scribbled over is put right as far as it can: a waiting job that is in no ring, a
+ * running one that nobody runs. */
 static void check_progress(const struct pool_future *future, uint64_t seen)
 {
     struct pool *pool = future->pool;

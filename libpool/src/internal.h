@@ -47,7 +47,8 @@ struct process {
     _Atomic uint32_t pid; /* written by the supervisor; 0: none */
     /* 1 once the interpreter host has started. */
     _Atomic uint32_t started;
-    /* 1 once it has taken job slots or blocks, so that its death needs the tables to be looked through. */
+    /* 1 once it has taken job slots or blocks, so that its death needs the tables to be looked
+     * through. */
     _Atomic uint32_t touched;
     _Atomic uint64_t jobs_started;
     /* The jobs it has claimed or is about to, the lowest first: ids of (generation, index). An
@@ -70,26 +71,27 @@ struct pool {
     struct spin spin;
     struct pool_host host;
     int workers;
-    int spinners; /* workers that may spin at the same time */
+    int spinners;    /* workers that may spin at the same time */
     int64_t timeout; /* defaults of struct pool_options */
     int retries;
     uint64_t memory_limit, worker_jobs; /* as in struct pool_config */
 
     enum role role;
-    uint16_t self;    /* the process number: JOB_HOST, or worker + 1 */
-    uint32_t forks;   /* fork_count() when this process came to have the pool as its own */
+    uint16_t self;  /* the process number: JOB_HOST, or worker + 1 */
+    uint32_t forks; /* fork_count() when this process came to have the pool as its own */
     pid_t host_pid, supervisor_pid;
-    int host_fd;       /* pidfd of the host; in the supervisor */
-    int supervisor_fd; /* pidfd of the supervisor; in the host */
-    int notify_fd;     /* eventfd to the host */
-    int control_fd;    /* eventfd to the supervisor: look at control.state */
+    int host_fd;         /* pidfd of the host; in the supervisor */
+    int supervisor_fd;   /* pidfd of the supervisor; in the host */
+    int notify_fd;       /* eventfd to the host */
+    int control_fd;      /* eventfd to the supervisor: look at control.state */
     _Atomic bool broken; /* the supervisor has ended, unasked */
     _Atomic bool gone;   /* the supervisor has ended and was reaped */
     int nesting;         /* worker: unrelated jobs on its stack */
     int timed;           /* worker: jobs with a time limit on its stack */
     bool spinning;       /* worker: its spinning bit is set, so it owes a look at the ring */
 
-    uint32_t scan; /* host: how far pool_next_completed() has looked through the table, if it does */
+    uint32_t
+        scan; /* host: how far pool_next_completed() has looked through the table, if it does */
 
     pthread_mutex_t lock; /* for all below, and for ending the pool */
     uint32_t *slots;      /* job slots that this process holds for its next submissions */
@@ -131,15 +133,16 @@ static inline uint64_t job_id_make(uint32_t generation, uint32_t index)
 uint32_t fork_count(void);
 /* Before the first fork of a process: makes it be counted. */
 int fork_watch(void);
-/* Registers a pool, so that a process that inherits it drops its descriptors. After fork_watch(). */
+/* Registers a pool, so that a process that inherits it drops its descriptors. After
+ * fork_watch(). */
 void fork_register(struct pool *pool);
 void fork_unregister(struct pool *pool);
 pid_t fork_process(const struct pool *pool);
 
 /* schedule.c */
 int schedule_push(struct pool *pool, uint32_t index);
-/* Claims the oldest job. `on_top`: to be run on top of another, so not if it has a time limit, since
- * then the other would die with it. */
+/* Claims the oldest job. `on_top`: to be run on top of another, so not if it has a time limit,
+ * since then the other would die with it. */
 bool schedule_take(struct pool *pool, bool on_top, uint32_t *index, uint32_t *generation);
 /* Claims this job, if it waits, out of turn. */
 bool schedule_claim(struct pool *pool, uint32_t index, uint32_t generation);
@@ -147,7 +150,7 @@ bool schedule_claim(struct pool *pool, uint32_t index, uint32_t generation);
 bool schedule_has_options(struct pool *pool, uint32_t index);
 /* Ends a claimed job and tells who wants to know. Errors as of job_end(). */
 int schedule_end(struct pool *pool, uint32_t index, uint32_t generation, uint16_t owner,
-                  enum job_state state);
+                 enum job_state state);
 /* QUEUED -> CANCELLED or LOST, and tells who wants to know. */
 bool schedule_cancel(struct pool *pool, uint32_t index, uint32_t generation, enum job_state state);
 /* What the end of a job owes to others, by its flags. May be done twice. */

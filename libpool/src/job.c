@@ -199,10 +199,11 @@ bool job_claim(struct job_table *table, uint32_t index, uint64_t seen, uint16_t 
 
 bool job_requeue(struct job_table *table, uint32_t index, uint64_t seen, uint16_t submitter)
 {
-    /* RUNNING -> QUEUED: whatever flags it has, it keeps. In no ring until the caller puts it there. */
-    return shared_cas(
-        &job_at(table, index)->word, &seen,
-        job_word_make(job_generation(seen), submitter, job_flags(seen), JOB_QUEUED), ACQ_REL);
+    /* RUNNING -> QUEUED: whatever flags it has, it keeps. In no ring until the caller puts it
+     * there. */
+    return shared_cas(&job_at(table, index)->word, &seen,
+                      job_word_make(job_generation(seen), submitter, job_flags(seen), JOB_QUEUED),
+                      ACQ_REL);
 }
 
 int job_doom(struct job_table *table, uint32_t index, uint32_t generation, enum job_flag flag)

@@ -76,10 +76,10 @@ _Static_assert(sizeof(struct job) == 128, "two cache lines");
 
 /* At the end of a slot's data, for jobs that have options. */
 struct job_options {
-    int64_t timeout;           /* ns; POOL_FOREVER: none. Written by the submitter while HELD */
-    _Atomic int64_t deadline;  /* written by the worker; read by the supervisor */
-    _Atomic uint32_t retries;  /* that are left; written by the submitter, then the supervisor */
-    _Atomic uint32_t part;     /* written by the worker; read by the submitter */
+    int64_t timeout;          /* ns; POOL_FOREVER: none. Written by the submitter while HELD */
+    _Atomic int64_t deadline; /* written by the worker; read by the supervisor */
+    _Atomic uint32_t retries; /* that are left; written by the submitter, then the supervisor */
+    _Atomic uint32_t part;    /* written by the worker; read by the submitter */
 };
 
 struct job_table {
@@ -131,8 +131,8 @@ void job_table_plan(struct job_table *table, struct segment *segment, struct are
 int job_table_start(struct job_table *table);
 /* Slots that exist: every job's index is below. */
 uint32_t job_table_count(const struct job_table *table);
-/* The same for who looks at them all: no more than memory is committed for, whatever the shared count
- * says. */
+/* The same for who looks at them all: no more than memory is committed for, whatever the shared
+ * count says. */
 uint32_t job_table_sweep_count(const struct job_table *table);
 
 static inline struct job *job_at(const struct job_table *table, uint32_t index)
@@ -171,10 +171,10 @@ bool job_requeue(struct job_table *table, uint32_t index, uint64_t seen, uint16_
 /* Sets a flag of JOB_DOOMED on a running job: 0; 1: it has ended; -EAGAIN: it waits; -ESTALE. */
 int job_doom(struct job_table *table, uint32_t index, uint32_t generation, enum job_flag flag);
 
-/* RUNNING by owner -> `state`: 0, and *flags are those that the end has to act on. -ESTALE: it is not
- * running, or not the owner's. -ECANCELED: it is doomed, and so not to be FINISHED. */
+/* RUNNING by owner -> `state`: 0, and *flags are those that the end has to act on. -ESTALE: it
+ * is not running, or not the owner's. -ECANCELED: it is doomed, and so not to be FINISHED. */
 int job_end(struct job_table *table, uint32_t index, uint32_t generation, uint16_t owner,
-             enum job_state state, unsigned *flags);
+            enum job_state state, unsigned *flags);
 /* QUEUED -> `state`, CANCELLED or LOST. */
 bool job_cancel(struct job_table *table, uint32_t index, uint32_t generation, enum job_state state,
                 unsigned *flags);

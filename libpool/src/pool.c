@@ -52,8 +52,7 @@ static void plan(struct pool *pool, uint64_t limit, uint64_t largest)
 
     segment_init(segment, limit);
     pool->control = segment_reserve(segment, sizeof(struct control));
-    pool->processes =
-        segment_reserve(segment, (uint64_t)pool->workers * sizeof(struct process));
+    pool->processes = segment_reserve(segment, (uint64_t)pool->workers * sizeof(struct process));
     function_table_plan(&pool->functions, segment);
     ring_plan(&pool->ready, segment, READY_BITS, RING_LAST_BITS);
     ring_plan(&pool->completed, segment, COMPLETED_BITS, RING_LAST_BITS);
@@ -414,8 +413,7 @@ int pool_get_stats(struct pool *pool, struct pool_stats *stats)
     stats->supervisor = host_supervisor_alive(pool) ? pool->supervisor_pid : 0;
     for (worker = 0; worker < pool->workers; worker++) {
         stats->alive += stats->supervisor && pool_worker_pid(pool, worker) != 0;
-        stats->jobs_started +=
-            shared_load(&pool_process(pool, worker)->jobs_started, RELAXED);
+        stats->jobs_started += shared_load(&pool_process(pool, worker)->jobs_started, RELAXED);
     }
     stats->jobs_retried = shared_load(&pool_control(pool)->jobs_retried, RELAXED);
     stats->workers_started = shared_load(&pool_control(pool)->workers_started, RELAXED);

@@ -77,7 +77,8 @@ static void repair_job(struct pool *pool, uint16_t owner, uint32_t index, uint32
         if (!retry(pool, index, word))
             end_running(pool, owner, index, generation);
     } else if (job_generation(word) == generation && job_ended(word)) {
-        schedule_announce(pool, index, generation, job_flags(word), schedule_submitter(pool, index));
+        schedule_announce(pool, index, generation, job_flags(word),
+                          schedule_submitter(pool, index));
     } else if (job_generation(word) == generation + 1 && job_state(word) == JOB_HELD &&
                job_owner(word) == owner) {
         job_free(&pool->jobs, index, owner);

@@ -7,8 +7,8 @@
 #include "atomic.h"
 
 /* One level. Positions count up for ever; position p uses cell p mod 2^bits in lap p / 2^bits.
- * Both words are hints: any process may move them forward, past positions that are done with. They are
- * never ahead of the truth, which is in the cells. */
+ * Both words are hints: any process may move them forward, past positions that are done with.
+ * They are never ahead of the truth, which is in the cells. */
 struct ring_level {
     alignas(64) _Atomic uint64_t head; /* no item before this position */
     alignas(64) _Atomic uint64_t tail; /* every position before this has been filled */
@@ -21,9 +21,9 @@ struct ring_header {
     struct ring_level level[RING_MAX_LEVELS];
 };
 
-/* A cell: [item:32][sequence:32]. In lap L the sequence is 2L when empty, 2L+1 when full; 2L+2 is both
- * "done in lap L" and "empty in lap L+1". Zeroed memory is thus an empty ring. A level in which
- * nothing more may be put has SEALED at its tail. */
+/* A cell: [item:32][sequence:32]. In lap L the sequence is 2L when empty, 2L+1 when full; 2L+2
+ * is both "done in lap L" and "empty in lap L+1". Zeroed memory is thus an empty ring. A level
+ * in which nothing more may be put has SEALED at its tail. */
 #define SEALED UINT64_MAX
 
 static inline uint64_t cell_make(uint32_t item, uint32_t sequence)
@@ -64,8 +64,9 @@ static inline _Atomic uint64_t *cell_at(const struct ring *ring, uint32_t level,
     return &cells[position & (((uint64_t)1 << level_bits(ring, level)) - 1)];
 }
 
-/* How far the sequence in a cell can be ahead of a hint that lags: done with, and filled again in the
- * next lap. Whoever sees more sees memory that was scribbled over, and must not follow it for laps. */
+/* How far the sequence in a cell can be ahead of a hint that lags: done with, and filled again
+ * in the next lap. Whoever sees more sees memory that was scribbled over, and must not follow it
+ * for laps. */
 #define AHEAD_MAX 3
 
 /* The even sequence of an empty cell at `position`; it wraps together with the lap. */
@@ -80,8 +81,8 @@ void ring_plan(struct ring *ring, struct segment *segment, unsigned first_bits, 
     ring->first_bits = first_bits;
     ring->levels = last_bits - first_bits + 1;
     ring->header = segment_reserve(segment, sizeof(struct ring_header));
-    ring->cells = segment_reserve(
-        segment, ((((uint64_t)1 << ring->levels) - 1) << first_bits) * sizeof(uint64_t));
+    ring->cells = segment_reserve(segment, ((((uint64_t)1 << ring->levels) - 1) << first_bits) *
+                                               sizeof(uint64_t));
 }
 
 static int commit_level(struct ring *ring, uint32_t level)

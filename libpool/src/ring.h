@@ -39,9 +39,9 @@ void ring_plan(struct ring *ring, struct segment *segment, unsigned first_bits, 
 /* Commits the header and level 0. */
 int ring_start(struct ring *ring);
 
-/* Any item but UINT32_MAX. 0; -ENOMEM: a further level could not be committed, or all are full. The operation that
- * publishes the item is sequentially consistent: what the caller reads next (who sleeps?) is
- * read after the item can be seen. */
+/* Any item but UINT32_MAX. 0; -ENOMEM: a further level could not be committed, or all are full.
+ * The operation that publishes the item is sequentially consistent: what the caller reads next
+ * (who sleeps?) is read after the item can be seen. */
 int ring_push(struct ring *ring, uint32_t item);
 
 /* The oldest item, if there is one. It stays until ring_discard(). */

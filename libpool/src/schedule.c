@@ -100,8 +100,9 @@ bool schedule_take(struct pool *pool, bool on_top, uint32_t *index, uint32_t *ge
     return false;
 }
 
-/* A job claimed out of turn leaves its cell behind. Removes two cells that are done with, if they are
- * the oldest, so that a job that submits and waits in a loop does not make the ring grow. */
+/* A job claimed out of turn leaves its cell behind. Removes two cells that are done with, if
+ * they are the oldest, so that a job that submits and waits in a loop does not make the ring
+ * grow. */
 static void discard_stale(struct pool *pool)
 {
     struct ring_cursor cursor;

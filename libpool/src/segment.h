@@ -28,9 +28,9 @@ uint64_t segment_reserve(struct segment *segment, uint64_t size);
 int segment_map(struct segment *segment);
 void segment_unmap(struct segment *segment);
 
-/* Makes [offset, offset + length) usable. Harmless where some of it is so already, but near the limit
- * all of it counts as new; safe to be called by several processes at once. -ENOMEM: the limit or the system's memory is reached; nothing was changed.
- * -EINVAL: outside the segment. */
+/* Makes [offset, offset + length) usable. Harmless where some of it is so already, but near the
+ * limit all of it counts as new; safe to be called by several processes at once. -ENOMEM: the
+ * limit or the system's memory is reached; nothing was changed. -EINVAL: outside the segment. */
 int segment_commit(struct segment *segment, uint64_t offset, uint64_t length);
 
 /* Gives the whole pages inside [offset, offset + length) back to the system; they read as zeros. */

@@ -36,8 +36,9 @@ void futex_wake(_Atomic uint32_t *word, int count)
 #define BUDGET_FIRST 20000
 #define BUDGET_MIN 500
 #define PATIENCE 4000
-/* A yield that takes longer than this let somebody else run: perhaps the one we wait for, so from
- * then on the core is offered at once. Longer than that, and it was somebody with work of his own. */
+/* A yield that takes longer than this let somebody else run: perhaps the one we wait for, so
+ * from then on the core is offered at once. Longer than that, and it was somebody with work of
+ * his own. */
 #define YIELD_SWITCHED 1500
 #define YIELD_CROWDED 100000
 #define CROWDED_WAITS 64

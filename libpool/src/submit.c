@@ -148,8 +148,7 @@ int pool_prepare_with(struct pool *pool, const struct pool_options *options, siz
     }
     future->pool = pool;
     future->index = index;
-    future->generation =
-        job_generation(shared_load(&job_at(&pool->jobs, index)->word, RELAXED));
+    future->generation = job_generation(shared_load(&job_at(&pool->jobs, index)->word, RELAXED));
     return 0;
 }
 

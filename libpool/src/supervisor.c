@@ -25,7 +25,8 @@
 
 struct supervisor {
     struct pool *pool;
-    pid_t pids[POOL_MAX_WORKERS]; /* 0: none. The shared ones are for others to read, who may write */
+    pid_t
+        pids[POOL_MAX_WORKERS]; /* 0: none. The shared ones are for others to read, who may write */
     int alive;
     int failures;
     int64_t next_tick;    /* ns */
@@ -187,8 +188,8 @@ static struct timespec enforce(struct supervisor *supervisor)
     struct timespec sleep = {0};
     int64_t now = system_now(), tick = now + TICK_MS * INT64_C(1000000), next = now, look;
 
-    /* First we say when we shall look, then look: see start_clock() in run.c. What is due earlier than
-     * we said, and was there before, makes us say it again. */
+    /* First we say when we shall look, then look: see start_clock() in run.c. What is due
+     * earlier than we said, and was there before, makes us say it again. */
     do {
         look = next > now ? next : tick;
         shared_store(&pool_control(pool)->next_look, look, SEQ_CST);

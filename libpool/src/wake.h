@@ -13,11 +13,11 @@
 
 #include "libpool.h"
 
-/* What each worker without a job does, 32 workers to a word: bit w says that worker w sleeps, bit
- * w + 32 that it spins, that is, will look at the ring before it sleeps. Busy workers have neither.
- * A worker changes its own bits. A waker turns sleeping into spinning, on behalf of the worker whose
- * bell it then rings; both bits are in one word, so that no one sees half of that. The supervisor
- * clears the bits of the dead. */
+/* What each worker without a job does, 32 workers to a word: bit w says that worker w sleeps,
+ * bit w + 32 that it spins, that is, will look at the ring before it sleeps. Busy workers have
+ * neither. A worker changes its own bits. A waker turns sleeping into spinning, on behalf of the
+ * worker whose bell it then rings; both bits are in one word, so that no one sees half of that.
+ * The supervisor clears the bits of the dead. */
 #define WAKE_WORKERS 32
 #define WAKE_WORDS (POOL_MAX_WORKERS / WAKE_WORKERS)
 

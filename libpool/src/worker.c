@@ -29,8 +29,7 @@ static bool work_there(struct pool *pool, const struct watch *watch)
 {
     struct ring_cursor cursor;
 
-    return ring_peek(&pool->ready, &cursor) &&
-           !(watch && schedule_has_options(pool, cursor.item));
+    return ring_peek(&pool->ready, &cursor) && !(watch && schedule_has_options(pool, cursor.item));
 }
 
 /* Not looking at the ring any more: if there is work left, another worker has to. */

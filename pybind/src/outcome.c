@@ -97,10 +97,9 @@ static PyObject *late(Future *future, Core *core, const struct pool_future *job)
 {
     PyObject *make = core_late(&core->job_timeout, "libpool._errors", "job_timeout");
     PyObject *function = future_function(future);
-    PyObject *exception =
-        make ? PyObject_CallFunction(make, "LO", (long long)pool_future_part(job),
-                                     function ? function : Py_None)
-             : NULL;
+    PyObject *exception = make ? PyObject_CallFunction(make, "LO", (long long)pool_future_part(job),
+                                                       function ? function : Py_None)
+                               : NULL;
     Py_XDECREF(function);
     return exception;
 }

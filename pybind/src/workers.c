@@ -43,7 +43,8 @@ static int workers_clear(PyObject *self)
 static void workers_finalize(PyObject *self)
 {
     Workers *workers = (Workers *)self;
-    if (!workers->handle || workers->base || handle_inherited(workers->handle) || workers->handle->in_worker)
+    if (!workers->handle || workers->base || handle_inherited(workers->handle) ||
+        workers->handle->in_worker)
         return;
     PyObject *pending = errors_take();
     PyObject *abandon = PyObject_GetAttrString(self, "_abandon");
@@ -158,10 +159,11 @@ PyDoc_STRVAR(start_doc,
 
 static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {(char *)"workers", (char *)"shared_limit", (char *)"start",
-                            (char *)"stop",    (char *)"registry",     (char *)"timeout",
-                            (char *)"retries", (char *)"memory_limit", (char *)"worker_jobs",
-                            NULL};
+    static char *names[] = {(char *)"workers",     (char *)"shared_limit",
+                            (char *)"start",       (char *)"stop",
+                            (char *)"registry",    (char *)"timeout",
+                            (char *)"retries",     (char *)"memory_limit",
+                            (char *)"worker_jobs", NULL};
     Workers *workers = (Workers *)self;
     Py_ssize_t count;
     PyObject *limit = NULL, *start = NULL, *stop = NULL, *registry = NULL, *timeout = Py_None;

@@ -87,21 +87,21 @@ static void a_block_of_any_size_is_aligned_inside_and_of_no_other_block(void)
 static void each_size_comes_from_the_smallest_class_that_it_fits(void)
 {
     struct fixture fixture;
-    unsigned class;
+    unsigned size_class;
 
     make(&fixture, 32 * MEBIBYTE, LARGEST);
     EXPECT(fixture.arena.classes, 22 - 8 + 1);
     EXPECT(ref_class(alloc(&fixture.arena, 0)), 0);
     EXPECT(ref_class(alloc(&fixture.arena, 1)), 0);
-    for (class = 0; class < fixture.arena.classes; class ++) {
-        block_ref ref = alloc(&fixture.arena, UINT64_C(256) << class);
+    for (size_class = 0; size_class < fixture.arena.classes; size_class ++) {
+        block_ref ref = alloc(&fixture.arena, UINT64_C(256) << size_class);
 
-        EXPECT(ref_class(ref), class);
+        EXPECT(ref_class(ref), size_class);
         EXPECT(arena_free_held(&fixture.arena, ref, OWNER), true);
-        if (class + 1 == fixture.arena.classes)
+        if (size_class + 1 == fixture.arena.classes)
             break;
-        ref = alloc(&fixture.arena, (UINT64_C(256) << class) + 1);
-        EXPECT(ref_class(ref), class + 1);
+        ref = alloc(&fixture.arena, (UINT64_C(256) << size_class) + 1);
+        EXPECT(ref_class(ref), size_class + 1);
         EXPECT(arena_free_held(&fixture.arena, ref, OWNER), true);
     }
     unmake(&fixture);
@@ -312,13 +312,13 @@ static void any_block_that_is_found_lies_in_the_segment(void)
 
     make(&fixture, 4 * MEBIBYTE, LARGEST);
     for (i = 0; i < 20000; i++) {
-        unsigned class = (unsigned)(i % fixture.arena.classes);
-        uint32_t index = (uint32_t)(harness_random(&random) % fixture.arena.class[class].entries);
-        block_ref ref = block_ref_make(class, index);
+        unsigned size_class = (unsigned)(i % fixture.arena.classes);
+        uint32_t index = (uint32_t)(harness_random(&random) % fixture.arena.size_class[size_class].entries);
+        block_ref ref = block_ref_make(size_class, index);
         uint64_t length, begin;
         void *memory;
 
-        details_of(&fixture.arena, class, index)->size = harness_random(&random) >> (i % 64);
+        details_of(&fixture.arena, size_class, index)->size = harness_random(&random) >> (i % 64);
         if (arena_lookup(&fixture.arena, ref, &memory, &length) != 0)
             continue;
         found++;
@@ -353,17 +353,17 @@ static void use_scribbled_arena(void *context)
     unsigned i;
 
     for (round = 0; round < 2000; round++) {
-        unsigned class = (unsigned)(harness_random(&random) % arena->classes);
-        struct arena_class *c = &arena->class[class];
+        unsigned size_class = (unsigned)(harness_random(&random) % arena->classes);
+        struct arena_class *c = &arena->size_class[size_class];
         uint32_t index = (uint32_t)(harness_random(&random) % c->entries % 8);
         block_ref ref;
 
-        *count_of(arena, class) = (uint32_t)harness_random(&random);
-        *word_of(arena, class, index) = harness_random(&random) >> (round % 64);
-        details_of(arena, class, index)->committed = harness_random(&random) >> (round % 64);
+        *count_of(arena, size_class) = (uint32_t)harness_random(&random);
+        *word_of(arena, size_class, index) = harness_random(&random) >> (round % 64);
+        details_of(arena, size_class, index)->committed = harness_random(&random) >> (round % 64);
         *(uint64_t *)segment_at(arena->segment, c->map.level[round % 3]) = harness_random(&random);
         for (i = 0; i < 4; i++)
-            if (arena_alloc(arena, OWNER, UINT64_C(200) << class, &ref) == 0) {
+            if (arena_alloc(arena, OWNER, UINT64_C(200) << size_class, &ref) == 0) {
                 void *memory;
                 uint64_t length;
 
@@ -426,7 +426,7 @@ static void repair_gives_the_hints_again_that_the_dead_took(void)
     count = alloc_all(&fixture.arena, 5000, refs, 20000);
     for (i = 0; i < count; i++)
         EXPECT(arena_free_held(&fixture.arena, refs[i], OWNER), true);
-    while (freemap_take(&fixture.arena.class[ref_class(refs[0])].map, &index))
+    while (freemap_take(&fixture.arena.size_class[ref_class(refs[0])].map, &index))
         ; /* and die before the claim */
     EXPECT(alloc_all(&fixture.arena, 5000, refs, 20000), 0);
     arena_repair(&fixture.arena, OWNER);

@@ -23,7 +23,7 @@ struct range {
 static unsigned list_ranges(const struct pool *pool, struct range *ranges)
 {
     const struct arena *arena = &pool->arena;
-    unsigned class, count = 0;
+    unsigned size_class, count = 0;
 
     ranges[count++] = (struct range){pool->control, sizeof(struct control)};
     ranges[count++] = (struct range){pool->functions.modules, 65536};
@@ -37,10 +37,10 @@ static unsigned list_ranges(const struct pool *pool, struct range *ranges)
     ranges[count++] = (struct range){pool->jobs.map.level[1], 64};
     ranges[count++] = (struct range){pool->jobs.map.level[2], 8};
     ranges[count++] = (struct range){arena->header, 4096};
-    for (class = 0; class < arena->classes && class < 12; class ++) {
-        ranges[count++] = (struct range){arena->class[class].words, 256};
-        ranges[count++] = (struct range){arena->class[class].details, 256};
-        ranges[count++] = (struct range){arena->class[class].map.level[0], 8};
+    for (size_class = 0; size_class < arena->classes && size_class < 12; size_class ++) {
+        ranges[count++] = (struct range){arena->size_class[size_class].words, 256};
+        ranges[count++] = (struct range){arena->size_class[size_class].details, 256};
+        ranges[count++] = (struct range){arena->size_class[size_class].map.level[0], 8};
     }
     return count;
 }
