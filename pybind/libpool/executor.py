@@ -187,23 +187,20 @@ def _results(
     first = 0
     try:
         while futures:
-            try:
-                result = _result_or_cancel(futures.pop(), end)
-            except Exception as error:
-                note_lost_items(error, first, chunksize)
-                raise
-            yield result
-            del result
+            yield _result_or_cancel(futures.pop(), end, first, chunksize)
             first += chunksize
     finally:
         for future in futures:
             future.cancel()
 
 
-def _result_or_cancel(future: _core.Future[T], end: float | None) -> T:
+def _result_or_cancel(future: _core.Future[T], end: float | None, first: int, chunksize: int) -> T:
     try:
         try:
             return future.result(None if end is None else end - time.monotonic())
+        except Exception as error:
+            note_lost_items(error, first, chunksize)
+            raise
         finally:
             future.cancel()
     finally:
