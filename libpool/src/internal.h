@@ -44,7 +44,7 @@ struct control {
 struct process {
     /* What the worker sleeps on. Anybody adds 1 and wakes. */
     alignas(128) _Atomic uint32_t doorbell;
-    _Atomic uint32_t pid; /* written by the supervisor; 0: none */
+    _Atomic uint32_t pid; /* written by the worker and the supervisor; 0: none */
     /* 1 once the interpreter host has started. */
     _Atomic uint32_t started;
     /* 1 once it has taken job slots or blocks, so that its death needs the tables to be looked

@@ -52,6 +52,8 @@ _Noreturn void worker_main(struct pool *pool, int worker)
     if (getppid() != pool->supervisor_pid)
         _exit(1);
     leave_interrupt_to_host();
+    /* The supervisor writes it too, perhaps only when this worker's first job has ended. */
+    shared_store(&process->pid, (uint32_t)getpid(), RELEASE);
     if (pool->host.start && pool->host.start(pool->host.context, pool, (unsigned)worker) != 0)
         _exit(1);
     if (pool->memory_limit && limits_set_memory(pool->memory_limit) < 0)

@@ -44,7 +44,9 @@ static struct decision decisions[DEPTH_MAX];
 static int depth, prefix; /* decisions made in this execution; those that are given */
 static int running = -1;  /* the process whose code runs, or -1: the explorer */
 static int last;          /* the process that took the last step; -1: none yet */
-static int preemptions, deaths, repairs, dead[EXPLORE_PROCESSES];
+static int preemptions, repairs;
+static int deaths, dead[EXPLORE_PROCESSES]; /* all; of these the explorer decided on so many: */
+static int chosen;
 static jmp_buf explorer, failed;
 static uint64_t memory_hash;
 
@@ -223,6 +225,11 @@ bool explore_sleeping(int process)
     return processes[process].status == BLOCKED;
 }
 
+bool explore_has_died(int process)
+{
+    return processes[process].status == DEAD;
+}
+
 _Noreturn void explore_fail(const char *what)
 {
     result.failure = what;
@@ -268,8 +275,13 @@ int explore_deaths(void)
 
 static void begin_repair(void)
 {
-    if (scenario->repairer >= 0 && repairs < deaths)
-        processes[scenario->repairer + repairs].status = READY;
+    int process = scenario->repairer + repairs;
+
+    if (scenario->repairer < 0 || repairs == deaths)
+        return;
+    if (process >= scenario->processes)
+        explore_fail("there is no process to repair this");
+    processes[process].status = READY;
 }
 
 void explore_repaired(void)
@@ -284,6 +296,12 @@ static void die(int process)
     dead[deaths++] = process;
     if (repairs == deaths - 1)
         begin_repair();
+}
+
+_Noreturn void explore_die(void)
+{
+    die(running);
+    _longjmp(explorer, 1);
 }
 
 /* ---- Decisions ---- */
@@ -309,7 +327,7 @@ static bool mortal(int process)
     /* While it repairs it is the supervisor, whose death is the pool's. */
     bool supervisor = scenario->repairer >= 0 && process >= scenario->repairer + repairs;
 
-    return deaths < scenario->deaths && (scenario->mortal & 1U << process) && !supervisor;
+    return chosen < scenario->deaths && (scenario->mortal & 1U << process) && !supervisor;
 }
 
 /* What can happen next: processes that take a step, first the one that ran last, then deaths. A
@@ -317,8 +335,10 @@ static bool mortal(int process)
 static int list_options(int8_t options[OPTIONS_MAX])
 {
     bool last_ready = last >= 0 && processes[last].status == READY;
+    /* With two deaths to come, somebody else's, and its repair, may precede this process's. */
     bool alone = last_ready && scenario->private &&
-                 scenario->private(last, processes[last].pending);
+                 scenario->private(last, processes[last].pending) &&
+                 !(mortal(last) && scenario->deaths - chosen > 1);
     bool may_switch = !alone && (!last_ready || scenario->preemptions < 0 ||
                                  preemptions < scenario->preemptions);
     int i, count = 0;
@@ -338,6 +358,7 @@ static int list_options(int8_t options[OPTIONS_MAX])
 static void take(int8_t option)
 {
     if (option < 0) {
+        chosen++;
         die(~option);
     } else {
         if (option != last && last >= 0 && processes[last].status == READY)
@@ -361,7 +382,7 @@ static void begin_execution(void)
     memory_hash = 0;
     touched = NULL;
     last = -1;
-    depth = preemptions = deaths = repairs = 0;
+    depth = preemptions = chosen = deaths = repairs = 0;
     for (i = 0; i < EXPLORE_PROCESSES; i++) {
         struct process *process = &processes[i];
         bool repairs_later = scenario->repairer >= 0 && i >= scenario->repairer;

@@ -88,6 +88,9 @@ void explore_forget(uint64_t remembered);
 /* The process has learnt `value` by plain loads, and acts on it. */
 void explore_remember(uint64_t value);
 
+/* The process dies here, of a signal that it waited for: not one of `deaths`, but repaired alike. */
+_Noreturn void explore_die(void);
+
 /* In a repairing process: which process's death it is to repair. */
 int explore_dead(void);
 /* ... and it has done so: the next death may be repaired. */
@@ -95,8 +98,9 @@ void explore_repaired(void);
 /* How many have died in this execution. */
 int explore_deaths(void);
 
-/* For check(): whether a process still sleeps. */
+/* For observe() and check(): whether a process sleeps, and whether it has died. */
 bool explore_sleeping(int process);
+bool explore_has_died(int process);
 
 /* The kernel's part: a process that waits is not run until it is woken. */
 int explore_futex_wait(const volatile void *word, uint32_t expected);

@@ -178,18 +178,18 @@ static void check_jobs_free(void)
 void simulation_check_free(void)
 {
     struct pool *pool = &views[0];
-    unsigned class;
+    unsigned size_class;
     uint32_t i, count;
     bool free_entries[64];
 
     check_jobs_free();
-    for (class = 0; class < pool->arena.classes; class++) {
-        struct arena_class *c = &pool->arena.class[class];
+    for (size_class = 0; size_class < pool->arena.classes; size_class++) {
+        struct arena_class *c = &pool->arena.size_class[size_class];
         _Atomic uint64_t *words = segment_at(&pool->segment, c->words);
         uint32_t *counts = segment_at(&pool->segment, pool->arena.header);
 
         memset(free_entries, 0, sizeof free_entries);
-        count = counts[class];
+        count = counts[size_class];
         for (i = 0; i < count; i++) {
             if (shared_load(&words[i], ACQUIRE) != 0)
                 explore_fail("a block is not free at the end: it is leaked");

@@ -27,7 +27,7 @@ uint64_t segment_reserve(struct segment *segment, uint64_t size)
 
 int segment_commit(struct segment *segment, uint64_t offset, uint64_t length)
 {
-    return offset + length <= EXPLORE_MEMORY && offset + length <= segment->size ? 0 : -ENOMEM;
+    return offset + length <= segment->size ? 0 : -EINVAL;
 }
 
 int segment_release(struct segment *segment, uint64_t offset, uint64_t length)

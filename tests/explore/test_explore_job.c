@@ -21,6 +21,7 @@ enum part {
     CANCELS,  /* tries to, in each round */
     WORKS,    /* claims and ends what it finds */
     BREAKS,   /* ends as lost what it finds running, as when the pool breaks */
+    KILLS,    /* dooms the job if it runs, cancels it if it waits */
     REPAIRS
 };
 
@@ -39,30 +40,33 @@ static int ended[ROUNDS_MAX + 1], won[ROUNDS_MAX + 1], collected[ROUNDS_MAX + 1]
 /* The round that each process waits for. */
 static uint32_t waited[EXPLORE_PROCESSES];
 static uint64_t word_before;
+static bool killed; /* pool_future_kill() says so */
 
 static _Atomic uint64_t *word_of_job(void)
 {
     return &job_at(&simulation_pool(0)->jobs, slot)->word;
 }
 
-static int count_parts(void)
+/* How many processes there are before the first that does `part`. */
+static int count_until(enum part part)
 {
     int count = 0;
 
-    while (count < EXPLORE_PROCESSES && variant->part[count] != NOBODY)
+    while (count < EXPLORE_PROCESSES && variant->part[count] != NOBODY &&
+           variant->part[count] != part)
         count++;
     return count;
 }
 
 static void setup(void)
 {
-    int processes = count_parts();
     struct simulation layout = {.workers = variant->workers,
-                                .threads = processes - 1 - variant->workers - variant->deaths,
+                                .threads = count_until(REPAIRS) - 1 - variant->workers,
                                 .ring_bits = 1,
                                 .jobs = 1,
                                 .block_largest = 256};
 
+    killed = false;
     memset(ended, 0, sizeof ended);
     memset(won, 0, sizeof won);
     memset(collected, 0, sizeof collected);
@@ -72,15 +76,14 @@ static void setup(void)
     word_before = *word_of_job();
 }
 
-/* Nobody pushes here, so that looks at the ready ring concern nobody else. */
+/* Nobody here pushes, sleeps for want of a job, or looks who does: what is done to rings, wake words
+ * and bells is seen by nobody else. */
 static bool concerns_nobody(int process, const volatile void *address)
 {
-    struct pool *pool = simulation_pool(0);
-    const volatile unsigned char *at = address;
-    const unsigned char *ring = segment_at(&pool->segment, pool->ready.header);
-    const unsigned char *next = segment_at(&pool->segment, pool->completed.header);
+    const struct pool *pool = simulation_pool(process);
 
-    return simulation_private(process, address) || (at >= ring && at < next);
+    return (const volatile unsigned char *)address <
+           (const unsigned char *)segment_at(&pool->segment, pool->jobs.header);
 }
 
 /* ---- What they do ---- */
@@ -141,13 +144,16 @@ static void work(struct pool *pool)
 
     for (turn = 0; turn < variant->rounds; turn++) {
         uint32_t generation;
+        int error;
 
         explore_forget((uint64_t)turn);
         generation = job_generation(shared_load(word_of_job(), ACQUIRE));
         if (!schedule_claim(pool, slot, generation))
             continue;
-        if (schedule_end(pool, slot, generation, pool->self, JOB_FINISHED))
-            won[generation]++;
+        error = schedule_end(pool, slot, generation, pool->self, JOB_FINISHED);
+        if (error == -ECANCELED)
+            explore_die();
+        won[generation] += error == 0;
         schedule_pop(pool);
     }
 }
@@ -157,7 +163,7 @@ static void break_off(struct pool *pool)
     uint64_t word = shared_load(word_of_job(), ACQUIRE);
 
     if (job_state(word) == JOB_RUNNING &&
-        schedule_end(pool, slot, job_generation(word), job_owner(word), JOB_LOST))
+        schedule_end(pool, slot, job_generation(word), job_owner(word), JOB_LOST) == 0)
         won[job_generation(word)]++;
 }
 
@@ -187,6 +193,9 @@ static void body(int process)
     case BREAKS:
         break_off(pool);
         break;
+    case KILLS:
+        killed = pool_future_kill(&future) == 0;
+        break;
     case REPAIRS:
         simulation_repair(process);
         work(pool);
@@ -203,7 +212,7 @@ static bool may_become(uint64_t from, uint64_t to)
 {
     enum job_state a = job_state(from), b = job_state(to);
 
-    if (a >= JOB_FINISHED && a <= JOB_LOST)
+    if (job_ended(from))
         return b == JOB_HELD && job_generation(to) == job_generation(from) + 1 && !job_flags(to);
     if (job_generation(from) != job_generation(to))
         return false;
@@ -216,8 +225,9 @@ static bool may_become(uint64_t from, uint64_t to)
         return (b == JOB_QUEUED && job_owner(from) == job_owner(to)) || b == JOB_CANCELLED ||
                (b == JOB_RUNNING && job_owner(to) != JOB_HOST);
     case JOB_RUNNING:
-        return (b == JOB_RUNNING || (b >= JOB_FINISHED && b <= JOB_LOST)) &&
-               job_owner(from) == job_owner(to);
+        if (b == JOB_FINISHED && (job_flags(from) & JOB_DOOMED))
+            return false;
+        return (b == JOB_RUNNING || job_ended(to)) && job_owner(from) == job_owner(to);
     default:
         return false;
     }
@@ -233,6 +243,8 @@ static void observe(void)
         explore_fail("a flag was overlooked");
     if (job_ended(word) && !job_ended(word_before))
         ended[job_generation(word)]++;
+    if (killed && job_state(word) == JOB_FINISHED)
+        explore_fail("a job that was killed has finished");
     word_before = word;
 }
 
@@ -256,7 +268,8 @@ static void check(void)
 
     check_sleepers(word);
     for (round = 0; round < variant->rounds; round++)
-        if (won[round] > ended[round] || (won[round] < ended[round] && !explore_deaths()))
+        if (won[round] > ended[round] ||
+            (won[round] < ended[round] && !explore_deaths() && !killed))
             explore_fail("not just one was told that it ended the job");
     if (ring_peek(&simulation_pool(0)->ready, &cursor))
         explore_fail("a job was pushed, which this test takes to be impossible");
@@ -284,8 +297,8 @@ static void explore_variant(const struct variant *what)
                                         .operation = 60};
 
     variant = what;
-    scenario.processes = count_parts();
-    scenario.repairer = what->deaths ? scenario.processes - what->deaths : -1;
+    scenario.processes = count_until(NOBODY);
+    scenario.repairer = count_until(REPAIRS);
     explore_report(&scenario, what->longer);
 }
 
@@ -293,24 +306,35 @@ int main(int argc, char **argv)
 {
     static const struct variant variants[] = {
         {"two claim", {WAITS, WORKS, WORKS}, 2, 1, 0, -1, false},
-        {"two claim, in 2 rounds", {WAITS, WORKS, WORKS}, 2, 2, 0, -1, false},
+        {"two claim, in 2 rounds", {WAITS, WORKS, WORKS}, 2, 2, 0, 5, false},
         {"claim and cancel", {WAITS, WORKS, CANCELS}, 1, 1, 0, -1, false},
         {"claim and cancel, in 2 rounds", {WAITS, WORKS, CANCELS}, 1, 2, 0, -1, false},
+        {"two claim and a cancel", {WAITS, WORKS, WORKS, CANCELS}, 2, 1, 0, 5, false},
         {"finish and break", {WAITS, WORKS, BREAKS}, 1, 1, 0, -1, false},
         {"finish and break, in 2 rounds", {WAITS, WORKS, BREAKS}, 1, 2, 0, -1, false},
+        {"finish and kill", {WAITS, WORKS, KILLS, REPAIRS}, 1, 1, 0, -1, false},
         {"two wait", {WAITS, WORKS, COPY}, 1, 1, 0, -1, false},
-        {"two wait, in 2 rounds", {WAITS, WORKS, COPY}, 1, 2, 0, -1, false},
-        {"two wait, and a cancel", {WAITS, WORKS, COPY, CANCELS}, 1, 1, 0, -1, false},
-        {"two claim, and a cancel", {WAITS, WORKS, WORKS, CANCELS}, 2, 1, 0, -1, false},
+        {"two wait, in 2 rounds", {WAITS, WORKS, COPY}, 1, 2, 0, 4, false},
+        {"two wait and a cancel", {WAITS, WORKS, COPY, CANCELS}, 1, 1, 0, 4, false},
         {"release", {RELEASES, WORKS, CANCELS}, 1, 1, 0, -1, false},
         {"release twice", {RELEASES, WORKS, RELEASES}, 1, 1, 0, -1, false},
         {"release and break", {RELEASES, WORKS, BREAKS}, 1, 1, 0, -1, false},
-        {"two claim; a death", {WAITS, WORKS, WORKS, REPAIRS}, 2, 1, 1, -1, false},
+        {"release and kill", {RELEASES, WORKS, KILLS, REPAIRS}, 1, 1, 0, -1, false},
+        {"two claim; a death", {WAITS, WORKS, WORKS, REPAIRS}, 2, 1, 1, 4, false},
+        {"claim in 2 rounds; a death", {WAITS, WORKS, REPAIRS}, 1, 2, 1, -1, false},
         {"claim and cancel; a death", {WAITS, WORKS, CANCELS, REPAIRS}, 1, 1, 1, -1, false},
-        {"finish and break; a death", {WAITS, WORKS, BREAKS, REPAIRS}, 1, 1, 1, -1, false},
-        {"two wait; a death", {WAITS, WORKS, COPY, REPAIRS}, 1, 1, 1, -1, false},
+        {"finish and break; a death", {WAITS, WORKS, BREAKS, REPAIRS}, 1, 1, 1, 5, false},
+        {"finish and kill; a death", {WAITS, WORKS, KILLS, REPAIRS, REPAIRS}, 1, 1, 1, 4, false},
+        {"two wait; a death", {WAITS, WORKS, COPY, REPAIRS}, 1, 1, 1, 3, false},
         {"release; a death", {RELEASES, WORKS, CANCELS, REPAIRS}, 1, 1, 1, -1, false},
-        {"claim, in 2 rounds; a death", {WAITS, WORKS, REPAIRS}, 1, 2, 1, -1, false},
+        {"every two claim, in 2 rounds", {WAITS, WORKS, WORKS}, 2, 2, 0, -1, true},
+        {"every two claim and a cancel", {WAITS, WORKS, WORKS, CANCELS}, 2, 1, 0, -1, true},
+        {"every two wait, in 2 rounds", {WAITS, WORKS, COPY}, 1, 2, 0, -1, true},
+        {"every two wait and a cancel", {WAITS, WORKS, COPY, CANCELS}, 1, 1, 0, -1, true},
+        {"every two claim; a death", {WAITS, WORKS, WORKS, REPAIRS}, 2, 1, 1, -1, true},
+        {"every finish and break; a death", {WAITS, WORKS, BREAKS, REPAIRS}, 1, 1, 1, -1, true},
+        {"every finish and kill; a death", {WAITS, WORKS, KILLS, REPAIRS, REPAIRS}, 1, 1, 1, -1, true},
+        {"every two wait; a death", {WAITS, WORKS, COPY, REPAIRS}, 1, 1, 1, -1, true},
     };
     size_t i;
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from libpool._errors import RemoteTraceback, worker_died
-from libpool._pickling import dumps_exception, loads_exception
 from support import program, start, until
 
 from libpool import BrokenPool, Executor, Pool, RemoteError, WorkerDied
+from libpool._errors import RemoteTraceback, worker_died
+from libpool._pickling import dumps_exception, loads_exception
 
 
 class Plain(Exception):

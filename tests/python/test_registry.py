@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import libpool
 from libpool._errors import short_repr
 from libpool._functions import Registry
 from libpool._names import names_of
 from libpool._snapshot import is_user_module
-
-import libpool
 
 LIMIT = 5
 
