@@ -6,10 +6,10 @@
 
 #include "atomic.h"
 
-/* Small blocks are committed many at a time, and stay committed. Blocks of a larger class commit
- * each for itself what is asked of it. */
-#define SMALL_CLASS_BITS 16
-#define BATCH_BYTES (UINT64_C(1) << SMALL_CLASS_BITS)
+/* Blocks smaller than a page are committed many at a time, and stay committed. A larger one commits
+ * for itself what is asked of it, in steps, and its memory can be given back. */
+#define SMALL_CLASS_BITS 12
+#define BATCH_BYTES (UINT64_C(1) << 16)
 
 /* A block word: [owner or job:32][unused:24][state:8]. It changes by compare-and-swap only. */
 enum block_state { BLOCK_FREE, BLOCK_HELD, BLOCK_ATTACHED, BLOCK_SHARED };
@@ -27,12 +27,16 @@ struct block_details {
     _Atomic uint64_t size;
     /* Bytes committed from the block's start; for large classes. Written by the holder. */
     _Atomic uint64_t committed;
+    /* The tick of its last use. Written by the holder. */
+    _Atomic uint32_t used;
 };
 
 struct arena_header {
     /* For each class: blocks that exist. Grows, by compare-and-swap after the memory has been
      * committed. */
     _Atomic uint32_t count[ARENA_CLASSES];
+    /* Counted by the supervisor: the age of a free block is in ticks. */
+    _Atomic uint32_t tick;
 };
 
 static inline unsigned class_bits(unsigned size_class)
@@ -53,6 +57,11 @@ static inline uint32_t ref_index(block_ref ref)
 static inline bool ref_valid(const struct arena *arena, block_ref ref)
 {
     return ref_class(ref) < arena->classes && ref >> 8 < arena->size_class[ref_class(ref)].entries;
+}
+
+static inline _Atomic uint32_t *tick_of(const struct arena *arena)
+{
+    return &((struct arena_header *)segment_at(arena->segment, arena->header))->tick;
 }
 
 static inline _Atomic uint32_t *count_of(const struct arena *arena, unsigned size_class)
@@ -242,6 +251,8 @@ int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *r
         return error;
     }
     shared_store(&details_of(arena, (unsigned)size_class, index)->size, size, RELAXED);
+    shared_store(&details_of(arena, (unsigned)size_class, index)->used,
+                 shared_load(tick_of(arena), RELAXED), RELAXED);
     return 0;
 }
 
@@ -320,8 +331,14 @@ void arena_repair(struct arena *arena, uint16_t owner)
     }
 }
 
-uint64_t arena_trim(struct arena *arena, uint16_t owner)
+void arena_tick(struct arena *arena)
 {
+    shared_add(tick_of(arena), 1, RELAXED);
+}
+
+uint64_t arena_trim(struct arena *arena, uint16_t owner, uint32_t age)
+{
+    uint32_t tick = shared_load(tick_of(arena), RELAXED);
     unsigned size_class;
     uint64_t given = 0;
 
@@ -333,7 +350,8 @@ uint64_t arena_trim(struct arena *arena, uint16_t owner)
             struct block_details *details = details_of(arena, size_class, index);
             uint64_t committed = shared_load(&details->committed, RELAXED);
 
-            if (committed == 0 || !hold(arena, size_class, index, owner))
+            if (committed == 0 || tick - shared_load(&details->used, RELAXED) < age ||
+                !hold(arena, size_class, index, owner))
                 continue;
             /* Held, so nobody uses it while its pages go. Should we die before the release, it
              * is only a free block whose details say more than is committed; so say less first. */

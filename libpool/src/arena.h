@@ -69,7 +69,10 @@ bool arena_free_shared(struct arena *arena, block_ref ref);
 /* After the death of process `owner`: frees what it HELD and restores lost hints. */
 void arena_repair(struct arena *arena, uint16_t owner);
 
-/* Gives memory of free blocks back to the system, as process `owner`: bytes given back. */
-uint64_t arena_trim(struct arena *arena, uint16_t owner);
+/* Time goes on, for the age of free blocks. */
+void arena_tick(struct arena *arena);
+/* Gives the memory of blocks that have been free for `age` ticks back to the system, as process
+ * `owner`, which holds each meanwhile: bytes given back. */
+uint64_t arena_trim(struct arena *arena, uint16_t owner, uint32_t age);
 
 #endif

@@ -49,6 +49,7 @@ static void after_fork_child(void)
         close_inherited(&pool->supervisor_fd);
         close_inherited(&pool->notify_fd);
         close_inherited(&pool->control_fd);
+        close_inherited(&pool->life_fd);
     }
     pools = NULL;
     pthread_mutex_unlock(&pools_lock);

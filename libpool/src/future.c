@@ -72,7 +72,9 @@ static void check_progress(const struct pool_future *future, uint64_t seen)
         if (!ring_peek(&pool->ready, &cursor))
             ring_push(&pool->ready, future->index);
         schedule_wake(pool, true);
-    } else if (job_state(seen) == JOB_RUNNING && !owner_has(future, job_owner(seen))) {
+    } else if (job_state(seen) == JOB_RUNNING && !schedule_has_options(pool, future->index) &&
+               !owner_has(future, job_owner(seen))) {
+        /* Not one with options: a retry could bring back the very same word. */
         schedule_end(pool, future->index, future->generation, job_owner(seen), JOB_LOST);
     }
 }

@@ -3,6 +3,7 @@
 #define POOL_INTERNAL_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdalign.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -80,8 +81,10 @@ struct pool {
     uint16_t self;  /* the process number: JOB_HOST, or worker + 1 */
     uint32_t forks; /* fork_count() when this process came to have the pool as its own */
     pid_t host_pid, supervisor_pid;
-    int host_fd;         /* pidfd of the host; in the supervisor */
-    int supervisor_fd;   /* pidfd of the supervisor; in the host */
+    sigset_t host_mask; /* of the thread that made the pool, for the workers */
+    int host_fd;        /* pidfd of the host; in the supervisor */
+    int supervisor_fd;  /* pidfd of the supervisor; in the host */
+    int life_fd; /* host: the only write end of a pipe; supervisor: its read end. Closed by exec */
     int notify_fd;       /* eventfd to the host */
     int control_fd;      /* eventfd to the supervisor: look at control.state */
     _Atomic bool broken; /* the supervisor has ended, unasked */
@@ -159,6 +162,9 @@ void schedule_announce(struct pool *pool, uint32_t index, uint32_t generation, u
 void schedule_pop(struct pool *pool);
 /* Wakes a sleeping worker, unless one is on its way to the ring. `force`: even then. */
 void schedule_wake(struct pool *pool, bool force);
+/* This worker may not take what is in the ring: wakes the next that sleeps, with a higher
+ * number, so that the passing on ends. The lower ones are awake, or have looked since. */
+void schedule_pass_on(struct pool *pool);
 void schedule_ring(struct pool *pool, int worker);
 void schedule_notify_host(struct pool *pool);
 /* Makes the supervisor look at control.state, deadlines and doomed jobs. */
@@ -173,6 +179,8 @@ void worker_loop(struct pool *pool);
 int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t timeout);
 
 /* process.c */
+/* At the start, and before each sleep, since a change of credentials undoes it. */
+void process_die_with_supervisor(struct pool *pool);
 _Noreturn void worker_main(struct pool *pool, int worker);
 
 /* limits.c: kills the workers of doomed and late jobs; `pids` are those of the workers, 0 for none.

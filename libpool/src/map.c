@@ -148,6 +148,8 @@ int pool_map(struct pool *pool, pool_function function, const void *items, size_
         (item_size && count > SIZE_MAX / item_size) ||
         (result_size && count > SIZE_MAX / result_size))
         return -EINVAL;
+    if (item_size > SIZE_MAX / 2 || result_size > SIZE_MAX / 2)
+        return -E2BIG;
     error = function_id(&pool->functions, function, &map.chunk.function);
     if (error)
         return error;

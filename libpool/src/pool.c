@@ -1,11 +1,11 @@
 /* Making and ending pools: what the host does. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -132,6 +132,7 @@ static void free_pool(struct pool *pool)
     close_fd(&pool->notify_fd);
     close_fd(&pool->control_fd);
     close_fd(&pool->host_fd);
+    close_fd(&pool->life_fd);
     pthread_mutex_destroy(&pool->lock);
     free(pool->slots);
     free(pool);
@@ -150,12 +151,27 @@ static int open_descriptors(struct pool *pool)
     return pool->host_fd < 0 ? pool->host_fd : 0;
 }
 
+/* The pidfd tells the supervisor that the host has ended, the pipe that it has become another
+ * program by exec. No signal is taken in the child before it has made its own arrangements. */
 static int fork_supervisor(struct pool *pool)
 {
-    pid_t pid = fork_process(pool);
+    sigset_t all;
+    int life[2];
+    pid_t pid;
 
-    if (pid == 0)
+    if (pipe2(life, O_CLOEXEC) < 0)
+        return -errno;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &pool->host_mask);
+    pid = fork_process(pool);
+    if (pid == 0) {
+        close(life[1]);
+        pool->life_fd = life[0];
         supervisor_main(pool);
+    }
+    pthread_sigmask(SIG_SETMASK, &pool->host_mask, NULL);
+    close(life[0]);
+    pool->life_fd = life[1];
     if (pid < 0)
         return (int)pid;
     pool->supervisor_pid = pid;
@@ -198,7 +214,7 @@ int pool_create(struct pool **out, const struct pool_config *config)
         pool->host = *config->host;
     pool->self = JOB_HOST;
     pool->host_pid = getpid();
-    pool->host_fd = pool->supervisor_fd = pool->notify_fd = pool->control_fd = -1;
+    pool->host_fd = pool->supervisor_fd = pool->notify_fd = pool->control_fd = pool->life_fd = -1;
     pool->segment.fd = -1;
     pool->scan = UINT32_MAX;
     spin_init(&pool->spin);
@@ -277,16 +293,19 @@ bool host_supervisor_alive(struct pool *pool)
  * end by themselves, when their parent does. */
 void host_break(struct pool *pool)
 {
-    pthread_mutex_lock(&pool->lock);
-    if (!atomic_load_explicit(&pool->gone, ACQUIRE) && reap_supervisor(pool, 0)) {
-        bool asked = shared_load(&pool_control(pool)->state, ACQUIRE) != CONTROL_RUNNING;
+    bool gone, ended;
 
-        atomic_store_explicit(&pool->broken, !asked, SEQ_CST);
-        pthread_mutex_unlock(&pool->lock);
-        end_jobs(pool, JOB_LOST);
-        return;
-    }
+    pthread_mutex_lock(&pool->lock);
+    gone = atomic_load_explicit(&pool->gone, ACQUIRE);
+    ended = reap_supervisor(pool, 0);
+    if (ended && !gone)
+        atomic_store_explicit(&pool->broken,
+                              shared_load(&pool_control(pool)->state, ACQUIRE) == CONTROL_RUNNING,
+                              SEQ_CST);
     pthread_mutex_unlock(&pool->lock);
+    /* Each time: a worker that was just dying may have claimed a job since. */
+    if (ended)
+        end_jobs(pool, JOB_LOST);
 }
 
 int pool_check(struct pool *pool)

@@ -34,6 +34,14 @@ static void leave_interrupt_to_host(void)
     sigaction(SIGINT, &action, NULL);
 }
 
+void process_die_with_supervisor(struct pool *pool)
+{
+    /* The supervisor's only thread is our parent, so this fires when the supervisor ends. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != pool->supervisor_pid)
+        _exit(1);
+}
+
 _Noreturn void worker_main(struct pool *pool, int worker)
 {
     struct process *process = pool_process(pool, worker);
@@ -47,15 +55,13 @@ _Noreturn void worker_main(struct pool *pool, int worker)
     spin_init(&pool->spin);
     current_pool = pool;
     fork_register(pool); /* for the processes that jobs fork */
-    /* The supervisor's only thread is our parent, so this fires when the supervisor ends. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != pool->supervisor_pid)
-        _exit(1);
+    process_die_with_supervisor(pool);
     leave_interrupt_to_host();
     /* The supervisor writes it too, perhaps only when this worker's first job has ended. */
     shared_store(&process->pid, (uint32_t)getpid(), RELEASE);
     if (pool->host.start && pool->host.start(pool->host.context, pool, (unsigned)worker) != 0)
         _exit(1);
+    process_die_with_supervisor(pool);
     if (pool->memory_limit && limits_set_memory(pool->memory_limit) < 0)
         _exit(1);
     shared_store(&process->started, 1, RELEASE);

@@ -29,6 +29,7 @@ void *pool_job_reserve(struct pool_job *job, size_t size)
     size_t offset, room;
     uint64_t length;
     void *memory;
+    int error;
 
     if (job->slice) {
         job->slice_overflow = size > job->slice_room;
@@ -47,8 +48,11 @@ void *pool_job_reserve(struct pool_job *job, size_t size)
         return slot->data + (size ? offset : 0);
     }
     shared_store(&pool_process(pool, pool->self - 1)->touched, 1, RELEASE);
-    if (arena_alloc(&pool->arena, pool->self, size, &job->result.block) != 0 ||
-        arena_lookup(&pool->arena, job->result.block, &memory, &length) != 0) {
+    error = arena_alloc(&pool->arena, pool->self, size, &job->result.block);
+    /* Memory of free blocks counts as committed: where there is none left, give it back first. */
+    if (error == -ENOMEM && arena_trim(&pool->arena, pool->self, 0) > 0)
+        error = arena_alloc(&pool->arena, pool->self, size, &job->result.block);
+    if (error || arena_lookup(&pool->arena, job->result.block, &memory, &length) != 0) {
         errno = ENOMEM;
         return NULL;
     }

@@ -17,7 +17,15 @@ void schedule_ring(struct pool *pool, int worker)
 
 void schedule_wake(struct pool *pool, bool force)
 {
-    int worker = wake_choose(&pool_control(pool)->wake, pool->workers, force);
+    int worker = wake_choose(&pool_control(pool)->wake, pool->workers, 0, force);
+
+    if (worker >= 0)
+        schedule_ring(pool, worker);
+}
+
+void schedule_pass_on(struct pool *pool)
+{
+    int worker = wake_choose(&pool_control(pool)->wake, pool->workers, pool->self, true);
 
     if (worker >= 0)
         schedule_ring(pool, worker);

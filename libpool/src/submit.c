@@ -122,6 +122,12 @@ int pool_prepare(struct pool *pool, size_t size, struct pool_future *future, voi
     return pool_prepare_with(pool, NULL, size, future, argument);
 }
 
+/* Memory of free blocks counts as committed: where there is none left, give it back first. */
+static bool make_room(struct pool *pool)
+{
+    return arena_trim(&pool->arena, pool->self, 0) > 0;
+}
+
 int pool_prepare_with(struct pool *pool, const struct pool_options *options, size_t size,
                       struct pool_future *future, void **argument)
 {
@@ -139,9 +145,13 @@ int pool_prepare_with(struct pool *pool, const struct pool_options *options, siz
         return error;
     touch(pool);
     error = take_slot(pool, &index);
+    if (error == -ENOMEM && make_room(pool))
+        error = take_slot(pool, &index);
     if (error)
         return error;
     error = place_argument(pool, index, options, size, argument);
+    if (error == -ENOMEM && make_room(pool))
+        error = place_argument(pool, index, options, size, argument);
     if (error) {
         return_slot(pool, index);
         return error;
@@ -172,6 +182,8 @@ static int commit(const struct pool_future *future, uint64_t function, bool host
     shared_store(&job->function, function, RELAXED);
     job_queue(&pool->jobs, future->index, flags);
     error = schedule_push(pool, future->index);
+    if (error == -ENOMEM && make_room(pool))
+        error = schedule_push(pool, future->index);
     /* The pool may have been closed, or have broken, since we looked; who did that may have looked
      * for jobs before this one was there. We look after it is there: one of us sees the other. */
     if (!error)
@@ -291,6 +303,8 @@ int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memor
         return error;
     touch(pool);
     error = arena_alloc(&pool->arena, pool->self, size, &ref);
+    if (error == -ENOMEM && make_room(pool))
+        error = arena_alloc(&pool->arena, pool->self, size, &ref);
     if (error)
         return error;
     arena_share(&pool->arena, ref, pool->self);

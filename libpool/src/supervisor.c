@@ -7,9 +7,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,22 +15,21 @@
 #include "internal.h"
 #include "system.h"
 
-/* How often an idle pool is looked at, to give memory back: after one to two of these. */
+/* How often free memory is looked at; it is given back when it has not been used for two ticks. */
 #define TICK_MS 5000
+#define IDLE_TICKS 2
 /* So many workers in a row that end before they have started, for each one of the pool, and the
  * pool is broken: what fails so often will go on failing. */
 #define FAILURES_MAX 3
 
 struct supervisor {
     struct pool *pool;
-    pid_t
-        pids[POOL_MAX_WORKERS]; /* 0: none. The shared ones are for others to read, who may write */
+    /* 0: none. Those in shared memory are for others to read, and can be written by anybody. */
+    pid_t pids[POOL_MAX_WORKERS];
     int alive;
     int failures;
-    int64_t next_tick;    /* ns */
-    uint64_t jobs_before; /* jobs started by all workers, at the last tick */
-    bool trimmed;
-    sigset_t host_mask, open_mask;
+    int64_t next_tick; /* ns */
+    sigset_t open_mask;
     struct sigaction host_actions[NSIG];
 };
 
@@ -47,7 +44,7 @@ static void restore_signals(struct supervisor *supervisor)
     for (number = 1; number < NSIG; number++)
         if (number != SIGINT)
             sigaction(number, &supervisor->host_actions[number], NULL);
-    sigprocmask(SIG_SETMASK, &supervisor->host_mask, NULL);
+    sigprocmask(SIG_SETMASK, &supervisor->pool->host_mask, NULL);
 }
 
 static int start_worker(struct supervisor *supervisor, int worker)
@@ -60,7 +57,8 @@ static int start_worker(struct supervisor *supervisor, int worker)
     pid = fork_process(pool);
     if (pid == 0) {
         close(pool->host_fd);
-        pool->host_fd = -1;
+        close(pool->life_fd);
+        pool->host_fd = pool->life_fd = -1;
         restore_signals(supervisor);
         worker_main(pool, worker);
     }
@@ -134,7 +132,7 @@ static void reap(struct supervisor *supervisor)
         bool orderly = WIFEXITED(status) && WEXITSTATUS(status) == 0;
 
         if (worker < 0)
-            continue; /* inherited from a host that exec'ed */
+            continue; /* a child of some fork hook's */
         supervisor->alive--;
         supervisor->pids[worker] = 0;
         if (shared_load(&pool_process(pool, worker)->started, ACQUIRE))
@@ -177,7 +175,7 @@ static void take_signals(struct supervisor *supervisor)
     sigaction(SIGCHLD, &action, NULL);
     sigemptyset(&mask);
     sigaddset(&mask, SIGCHLD);
-    sigprocmask(SIG_SETMASK, &mask, &supervisor->host_mask);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
     sigemptyset(&supervisor->open_mask);
 }
 
@@ -203,25 +201,16 @@ static struct timespec enforce(struct supervisor *supervisor)
 static void give_back_memory(struct supervisor *supervisor)
 {
     struct pool *pool = supervisor->pool;
-    uint64_t jobs = 0;
-    int worker;
 
-    for (worker = 0; worker < pool->workers; worker++)
-        jobs += shared_load(&pool_process(pool, worker)->jobs_started, RELAXED);
-    if (jobs != supervisor->jobs_before)
-        supervisor->trimmed = false;
-    else if (!supervisor->trimmed) {
-        arena_trim(&pool->arena, (uint16_t)(pool->workers + 1));
-        supervisor->trimmed = true;
-    }
-    supervisor->jobs_before = jobs;
+    arena_tick(&pool->arena);
+    arena_trim(&pool->arena, pool->self, IDLE_TICKS);
     supervisor->next_tick = system_now() + TICK_MS * INT64_C(1000000);
 }
 
 _Noreturn void supervisor_main(struct pool *pool)
 {
     static struct supervisor supervisor;
-    struct pollfd fds[2];
+    struct pollfd fds[3];
 
     pool->role = ROLE_SUPERVISOR;
     pool->self = (uint16_t)(pool->workers + 1);
@@ -229,10 +218,13 @@ _Noreturn void supervisor_main(struct pool *pool)
     pool->supervisor_pid = getpid();
     pthread_mutex_init(&pool->lock, NULL);
     function_table_forked(&pool->functions);
+    /* In a pool that a job made, this is a copy of the outer supervisor's, with its children. */
+    memset(&supervisor, 0, sizeof supervisor);
     supervisor.pool = pool;
     take_signals(&supervisor);
     fds[0] = (struct pollfd){.fd = pool->host_fd, .events = POLLIN};
     fds[1] = (struct pollfd){.fd = pool->control_fd, .events = POLLIN};
+    fds[2] = (struct pollfd){.fd = pool->life_fd, .events = POLLIN};
     start_missing(&supervisor);
     for (;;) {
         struct timespec sleep = enforce(&supervisor);
@@ -244,8 +236,8 @@ _Noreturn void supervisor_main(struct pool *pool)
             end_now(&supervisor, 0);
         if (state == CONTROL_CLOSING && supervisor.alive == 0 && !work_left(pool))
             _exit(0);
-        ready = ppoll(fds, 2, &sleep, &supervisor.open_mask);
-        if (ready > 0 && fds[0].revents)
+        ready = ppoll(fds, 3, &sleep, &supervisor.open_mask);
+        if (ready > 0 && (fds[0].revents || fds[2].revents))
             end_now(&supervisor, 0);
         if (ready > 0 && fds[1].revents &&
             read(pool->control_fd, &events, sizeof events) == sizeof events &&

@@ -40,7 +40,7 @@ int wake_count_spinning(struct wake_words *words, int workers)
     return count;
 }
 
-int wake_choose(struct wake_words *words, int workers, bool force)
+int wake_choose(struct wake_words *words, int workers, int from, bool force)
 {
     int worker;
 
@@ -48,11 +48,12 @@ int wake_choose(struct wake_words *words, int workers, bool force)
         for (worker = 0; worker < workers; worker += WAKE_WORKERS)
             if (shared_load(word_of(words, worker), SEQ_CST) >> WAKE_WORKERS)
                 return -1;
-    for (worker = 0; worker < workers; worker += WAKE_WORKERS) {
+    for (worker = from / WAKE_WORKERS * WAKE_WORKERS; worker < workers; worker += WAKE_WORKERS) {
         uint64_t found = shared_load(word_of(words, worker), SEQ_CST);
+        uint32_t mask = worker < from ? UINT32_MAX << (from - worker) : UINT32_MAX;
         uint32_t sleeping;
 
-        while ((sleeping = (uint32_t)found) != 0) {
+        while ((sleeping = (uint32_t)found & mask) != 0) {
             int chosen = worker + __builtin_ctz(sleeping);
             uint64_t woken = (found & ~wake_sleeping(chosen)) | wake_spinning(chosen);
 

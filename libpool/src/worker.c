@@ -62,6 +62,8 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
     if (hungry) {
         wake_sleep(words, pool->self - 1);
         pool->spinning = false;
+        if (watch && work_there(pool, NULL) && !work_there(pool, watch))
+            schedule_pass_on(pool);
         if (work_there(pool, watch) ||
             (!watch && shared_load(&pool_control(pool)->state, SEQ_CST) != CONTROL_RUNNING))
             timeout = 0;
@@ -69,6 +71,7 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
     if (timeout > 0) {
         if (pool->host.release)
             pool->host.release(pool->host.context);
+        process_die_with_supervisor(pool);
         futex_wait(&process->doorbell, bell, timeout);
         if (pool->host.acquire)
             pool->host.acquire(pool->host.context);

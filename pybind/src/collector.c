@@ -139,6 +139,8 @@ PyObject *collector_run(PyObject *self, PyObject *Py_UNUSED(unused))
             pool_ended = true;
             on[2].fd = -1; /* it stays readable for ever */
         }
+        if (pool_ended)
+            pool_check(handle->pool); /* what has no result is declared lost */
         deliver_announced(handle);
         if (handle->sweep || pool_ended) {
             handle->sweep = false;

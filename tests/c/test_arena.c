@@ -374,7 +374,7 @@ static void use_scribbled_arena(void *context)
             }
         if (round % 100 == 0) {
             arena_repair(arena, OWNER);
-            arena_trim(arena, OTHER);
+            arena_trim(arena, OTHER, 0);
         }
     }
 }
@@ -449,14 +449,14 @@ static void trim_gives_memory_of_free_blocks_back_and_they_are_usable_again(void
     for (i = 0; i < 3; i++)
         freed[i] = alloc(&fixture.arena, MEBIBYTE);
     before = segment_committed(&fixture.segment);
-    EXPECT(arena_trim(&fixture.arena, OTHER), 0);
+    EXPECT(arena_trim(&fixture.arena, OTHER, 0), 0);
     EXPECT(segment_committed(&fixture.segment), before);
     for (i = 0; i < 3; i++)
         EXPECT(arena_free_held(&fixture.arena, freed[i], OWNER), true);
-    given = arena_trim(&fixture.arena, OTHER);
+    given = arena_trim(&fixture.arena, OTHER, 0);
     EXPECT(given, 3 * MEBIBYTE);
     EXPECT(segment_committed(&fixture.segment), before - given);
-    EXPECT(arena_trim(&fixture.arena, OTHER), 0);
+    EXPECT(arena_trim(&fixture.arena, OTHER, 0), 0);
     EXPECT(kept_memory[0] == 9 && kept_memory[MEBIBYTE - 1] == 9, true);
     for (i = 0; i < 3; i++) {
         EXPECT(alloc(&fixture.arena, MEBIBYTE), freed[i]);
@@ -491,7 +491,7 @@ static void use_blocks(void *context, unsigned number)
         block_ref ref;
 
         if (number == 0 && round % 64 == 0) {
-            arena_trim(arena, 100);
+            arena_trim(arena, 100, 0);
             arena_repair(arena, 101);
         }
         if (arena_alloc(arena, owner, size, &ref) != 0) {

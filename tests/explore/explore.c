@@ -506,7 +506,7 @@ void explore_report(const struct explore_scenario *what, bool longer)
         snprintf(bound, sizeof bound, "%d pre-emptions", what->preemptions);
     if (what->deaths)
         snprintf(death, sizeof death, "%d anywhere", what->deaths);
-    printf("%-42s %-18s  deaths: %-10s %9llu executions %9llu states %11llu steps, "
+    printf("%-46s %-18s  deaths: %-10s %9llu executions %9llu states %11llu steps, "
            "%3d in an operation: %s\n",
            what->name, bound, what->deaths ? death : "none", (unsigned long long)found.executions,
            (unsigned long long)found.states, (unsigned long long)found.steps, found.operation,

@@ -21,6 +21,8 @@ struct pool *simulation_pool(int process);
 void simulation_repair(int process);
 /* The host's end of the pool: closes it and rings everybody. */
 void simulation_close(struct pool *pool);
+/* If set: called when a process begins to wait. */
+extern void (*simulation_idle)(void);
 /* The host's wait for its eventfd, and the reading of it. */
 void simulation_await_event(void);
 /* A worker's slot, but for the bell, is its own until it dies: for struct explore_scenario. */

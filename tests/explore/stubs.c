@@ -46,6 +46,11 @@ int64_t system_now(void)
     return 0;
 }
 
+void process_die_with_supervisor(struct pool *pool)
+{
+    (void)pool;
+}
+
 /* ---- No spinning: a spin is many looks, of which the last is the one that counts ---- */
 
 void spin_init(struct spin *spin)
@@ -53,10 +58,14 @@ void spin_init(struct spin *spin)
     (void)spin;
 }
 
+void (*simulation_idle)(void);
+
 void spin_begin(struct spin_wait *wait, struct spin *spin)
 {
     wait->spin = spin;
     wait->start = 0;
+    if (simulation_idle)
+        simulation_idle();
 }
 
 bool spin_round(struct spin_wait *wait)

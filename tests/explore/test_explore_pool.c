@@ -16,7 +16,8 @@ enum kind {
     DETACHED, /* submit all without futures */
     NOTIFY,   /* be told of each by the completion ring */
     CANCEL,   /* submit all, cancel each, wait for each */
-    NESTED    /* submit jobs that submit a job and wait for it */
+    NESTED,   /* submit jobs that submit a job and wait for it */
+    RETRY     /* submit all, each to be run again once if its worker dies, wait for each */
 };
 
 struct variant {
@@ -53,10 +54,13 @@ static int work(struct pool_job *job, const void *argument, size_t length)
 
 static int submit(struct pool *pool, pool_function function, int number, struct pool_future *future)
 {
+    struct pool_options options;
     unsigned char argument[512];
 
+    pool_options_init(pool, &options);
+    options.retries = variant->kind == RETRY;
     memset(argument, number, variant->size);
-    return pool_submit(pool, function, argument, variant->size, future);
+    return pool_submit_with(pool, &options, function, argument, variant->size, future);
 }
 
 static void check_result(const struct pool_future *future, int number)
@@ -172,21 +176,22 @@ static void body(int process)
 
 static void check(void)
 {
-    int i, died = 0, missing = 0;
+    int i, died = 0, missing = 0, deaths = explore_deaths(), again = 0;
 
     for (i = 0; i < variant->jobs; i++) {
         died += outcome[i] == POOL_DIED;
         missing += runs[i] == 0;
-        if (runs[i] > 1)
-            explore_fail("a job ran twice");
+        again += runs[i] > 1;
         if (outcome[i] == 0 && variant->kind != DETACHED)
             explore_fail("a job never ended");
-        if (outcome[i] == POOL_FINISHED && runs[i] != 1)
+        if (outcome[i] == POOL_FINISHED && runs[i] == 0)
             explore_fail("a job finished and never ran");
         if (outcome[i] == POOL_CANCELLED && runs[i] != 0)
             explore_fail("a cancelled job ran");
     }
-    if (variant->kind == DETACHED ? missing > explore_deaths() : died > explore_deaths())
+    if (variant->kind == RETRY ? again > deaths || (deaths < 2 && died) : again > 0)
+        explore_fail("a job ran too often, or not again");
+    if (variant->kind == DETACHED ? missing > deaths : died > deaths)
         explore_fail("a death cost more than the job that was running");
     simulation_check_free();
 }
@@ -215,10 +220,10 @@ int main(int argc, char **argv)
 {
     static const struct variant variants[] = {
         {"1 worker, 1 job", COLLECT, 1, 1, 8, 0, -1, false},
-        {"1 worker, 2 jobs", COLLECT, 1, 2, 8, 0, 4, false},
+        {"1 worker, 2 jobs", COLLECT, 1, 2, 8, 0, 3, false},
         {"2 workers, 2 jobs", COLLECT, 2, 2, 8, 0, 2, false},
-        {"1 worker, 1 job in blocks", COLLECT, 1, 1, 200, 0, -1, true},
-        {"1 worker, 1 job, told", NOTIFY, 1, 1, 8, 0, -1, false},
+        {"1 worker, 1 job in blocks", COLLECT, 1, 1, 200, 0, 4, false},
+        {"1 worker, 1 job, told", NOTIFY, 1, 1, 8, 0, 5, false},
         {"2 workers, 2 jobs, told", NOTIFY, 2, 2, 8, 0, 2, false},
         {"1 worker, 1 job, cancelled", CANCEL, 1, 1, 8, 0, -1, false},
         {"2 workers, 2 jobs, cancelled", CANCEL, 2, 2, 8, 0, 2, false},
@@ -229,13 +234,28 @@ int main(int argc, char **argv)
         {"1 worker, 1 job in blocks; a death", COLLECT, 1, 1, 200, 1, 1, false},
         {"2 workers, 2 jobs; a death", COLLECT, 2, 2, 8, 1, 0, false},
         {"2 workers, 2 jobs in blocks; a death", COLLECT, 2, 2, 200, 1, 0, false},
-        {"1 worker, 1 job, told; a death", NOTIFY, 1, 1, 8, 1, 2, false},
+        {"1 worker, 1 job, told; a death", NOTIFY, 1, 1, 8, 1, 1, false},
         {"1 worker, 2 jobs, detached; a death", DETACHED, 1, 2, 8, 1, 1, false},
-        {"2 workers, 2 jobs, cancelled; a death", CANCEL, 2, 2, 8, 1, 0, false},
+        {"2 workers, 2 jobs, cancelled; a death", CANCEL, 2, 2, 8, 1, 1, false},
         {"1 worker, a nested job; a death", NESTED, 1, 1, 8, 1, 1, false},
         {"2 workers, a nested job; a death", NESTED, 2, 1, 8, 1, 0, false},
+        {"1 worker, 1 job, retried; a death", RETRY, 1, 1, 8, 1, 1, false},
+        {"2 workers, 2 jobs in blocks, retried; a death", RETRY, 2, 2, 200, 1, 0, false},
         {"1 worker, 1 job; 2 deaths", COLLECT, 1, 1, 8, 2, 0, false},
-        {"2 workers, 2 jobs; 2 deaths", COLLECT, 2, 2, 8, 2, 0, false},
+        {"1 worker, 1 job, retried; 2 deaths", RETRY, 1, 1, 8, 2, 0, false},
+        {"more 1 worker, 2 jobs", COLLECT, 1, 2, 8, 0, 5, true},
+        {"more 2 workers, 2 jobs", COLLECT, 2, 2, 8, 0, 3, true},
+        {"every 1 worker, 1 job in blocks", COLLECT, 1, 1, 200, 0, -1, true},
+        {"every 1 worker, 1 job, told", NOTIFY, 1, 1, 8, 0, -1, true},
+        {"more 2 workers, 2 jobs, told", NOTIFY, 2, 2, 8, 0, 3, true},
+        {"more 2 workers, a nested job", NESTED, 2, 1, 8, 0, 3, true},
+        {"more 1 worker, 1 job; a death", COLLECT, 1, 1, 8, 1, 3, true},
+        {"more 1 worker, 1 job, told; a death", NOTIFY, 1, 1, 8, 1, 2, true},
+        {"more 2 workers, 2 jobs; a death", COLLECT, 2, 2, 8, 1, 1, true},
+        {"more 2 workers, 2 jobs in blocks; a death", COLLECT, 2, 2, 200, 1, 1, true},
+        {"2 workers, 3 jobs; a death", COLLECT, 2, 3, 8, 1, 1, true},
+        {"2 workers, 2 nested jobs; a death", NESTED, 2, 2, 8, 1, 0, true},
+        {"2 workers, 2 jobs; 2 deaths", COLLECT, 2, 2, 8, 2, 0, true},
     };
     size_t i;
 

@@ -17,7 +17,7 @@ struct variant {
     int producers, consumers;
     int items, looks; /* of each producer, and of each consumer */
     unsigned first_bits, last_bits;
-    bool wraps; /* the sequence numbers start right before they overflow */
+    uint32_t laps_left; /* to the lap in which the sequence overflows; 0: start with the first lap */
     int deaths, preemptions;
     bool longer;
 };
@@ -28,16 +28,17 @@ static _Atomic uint64_t *claims;
 /* What came of a push that returned; of one producer each. */
 static enum { NOT_YET, IN, REFUSED } pushed[EXPLORE_PROCESSES * ITEMS_MAX];
 
-/* As if all cells had been used up to the last lap before the sequence becomes 0, and in that one
- * all but the last cell. */
-static void wind_on(void)
+/* As if the ring had been in use for long: in the lap that is so far from the overflow, all cells but
+ * the last are done with. */
+static void wind_on(uint32_t laps_left)
 {
     struct ring_level *words = &header_of(&ring)->level[0];
     uint64_t size = (uint64_t)1 << level_bits(&ring, 0);
-    uint64_t position = ((uint64_t)UINT32_MAX / 2) * size + size - 1, i;
+    uint64_t position = ((UINT64_C(1) << 31) - laps_left) * size + size - 1, i;
 
     for (i = 0; i < size; i++)
-        shared_store(cell_at(&ring, 0, i), i == size - 1 ? UINT32_MAX - 1 : 0, RELAXED);
+        shared_store(cell_at(&ring, 0, i),
+                     empty_sequence(&ring, 0, i == size - 1 ? position : position + size), RELAXED);
     shared_store(&words->head, position, RELAXED);
     shared_store(&words->tail, position, RELAXED);
 }
@@ -52,8 +53,8 @@ static void setup(void)
     claims = segment_at(&segment, segment_reserve(&segment, sizeof *claims * EXPLORE_PROCESSES *
                                                                 ITEMS_MAX));
     ring_start(&ring);
-    if (variant->wraps)
-        wind_on();
+    if (variant->laps_left)
+        wind_on(variant->laps_left);
 }
 
 static void produce(int process)
@@ -94,7 +95,7 @@ static bool pop(uint64_t who)
         for (i = (int)(cursor.item % ITEMS_MAX); i > 0; i--)
             if (pushed[cursor.item - (uint32_t)i] == IN && !claims[cursor.item - (uint32_t)i])
                 explore_fail("an item overtook an earlier one of the same producer");
-    } else if (variant->consumers == 1 && who) {
+    } else if (variant->consumers == 1 && who != UINT64_MAX) {
         explore_fail("an item came twice");
     }
     ring_discard(&ring, &cursor);
@@ -179,24 +180,32 @@ static void explore_variant(const struct variant *what)
 int main(int argc, char **argv)
 {
     static const struct variant variants[] = {
-        {"1 + 1, 2 cells, full", 1, 1, 4, 4, 1, 1, false, 0, -1, false},
-        {"2 + 1, 2 cells, full", 2, 1, 2, 3, 1, 1, false, 0, -1, false},
-        {"1 + 2, 2 cells, full", 1, 2, 3, 2, 1, 1, false, 0, -1, false},
-        {"2 + 2, 2 cells, full", 2, 2, 2, 2, 1, 1, false, 0, -1, false},
-        {"2 + 1, 4 cells", 2, 1, 2, 4, 2, 2, false, 0, -1, false},
-        {"1 + 1, 2 cells, wraps", 1, 1, 4, 4, 1, 1, true, 0, -1, false},
-        {"2 + 1, 2 cells, wraps", 2, 1, 2, 3, 1, 1, true, 0, -1, false},
-        {"1 + 1, 2 cells, grows", 1, 1, 7, 3, 1, 3, false, 0, -1, false},
-        {"2 + 1, 2 cells, grows", 2, 1, 2, 3, 1, 3, false, 0, -1, false},
-        {"1 + 2, 2 cells, grows", 1, 2, 3, 2, 1, 3, false, 0, -1, false},
-        {"2 + 2, 2 cells, grows", 2, 2, 2, 2, 1, 3, false, 0, -1, false},
-        {"2 + 1, 2 cells, grows and wraps", 2, 1, 2, 3, 1, 3, true, 0, -1, false},
-        {"1 + 1, 2 cells, full; 2 deaths", 1, 1, 4, 4, 1, 1, false, 2, -1, false},
-        {"2 + 1, 2 cells, full; a death", 2, 1, 2, 3, 1, 1, false, 1, -1, false},
-        {"2 + 2, 2 cells, full; a death", 2, 2, 2, 2, 1, 1, false, 1, -1, false},
-        {"2 + 1, 2 cells, grows; a death", 2, 1, 2, 3, 1, 3, false, 1, -1, false},
-        {"1 + 2, 2 cells, grows; a death", 1, 2, 3, 2, 1, 3, false, 1, -1, false},
-        {"2 + 2, 2 cells, grows; 2 deaths", 2, 2, 2, 2, 1, 3, false, 2, -1, false},
+        {"1 + 1, 2 cells, full", 1, 1, 4, 4, 1, 1, 0, 0, -1, false},
+        {"2 + 1, 2 cells, full", 2, 1, 2, 3, 1, 1, 0, 0, -1, false},
+        {"1 + 2, 2 cells, full", 1, 2, 3, 2, 1, 1, 0, 0, -1, false},
+        {"2 + 2, 2 cells, full", 2, 2, 2, 2, 1, 1, 0, 0, 4, false},
+        {"2 + 1, 4 cells", 2, 1, 2, 4, 2, 2, 0, 0, -1, false},
+        {"1 + 1, 2 cells, wraps", 1, 1, 4, 4, 1, 1, 1, 0, -1, false},
+        {"2 + 1, 2 cells, wraps", 2, 1, 2, 3, 1, 1, 1, 0, -1, false},
+        {"1 + 1, 2 cells, grows", 1, 1, 7, 3, 1, 3, 0, 0, -1, false},
+        {"2 + 1, 2 cells, grows", 2, 1, 2, 3, 1, 3, 0, 0, -1, false},
+        {"1 + 2, 2 cells, grows", 1, 2, 3, 2, 1, 3, 0, 0, -1, false},
+        {"2 + 2, 2 cells, grows", 2, 2, 2, 2, 1, 3, 0, 0, 3, false},
+        {"2 + 1, 2 cells, grows and wraps", 2, 1, 2, 3, 1, 3, 1, 0, -1, false},
+        {"1 + 2, 2 cells, grows, then wraps", 1, 2, 4, 3, 1, 3, 2, 0, -1, false},
+        {"1 + 1, 2 cells, full; 2 deaths", 1, 1, 4, 4, 1, 1, 0, 2, -1, false},
+        {"2 + 1, 2 cells, full; a death", 2, 1, 2, 3, 1, 1, 0, 1, -1, false},
+        {"1 + 2, 2 cells, full; a death", 1, 2, 3, 2, 1, 1, 0, 1, -1, false},
+        {"2 + 2, 2 cells, full; a death", 2, 2, 2, 2, 1, 1, 0, 1, 2, false},
+        {"1 + 1, 2 cells, grows; 2 deaths", 1, 1, 7, 3, 1, 3, 0, 2, -1, false},
+        {"2 + 1, 2 cells, grows; a death", 2, 1, 2, 3, 1, 3, 0, 1, 3, false},
+        {"1 + 2, 2 cells, grows; a death", 1, 2, 3, 2, 1, 3, 0, 1, -1, false},
+        {"2 + 2, 2 cells, grows; a death", 2, 2, 2, 2, 1, 3, 0, 1, 2, false},
+        {"every 2 + 2, 2 cells, full", 2, 2, 2, 2, 1, 1, 0, 0, -1, true},
+        {"every 2 + 2, 2 cells, grows", 2, 2, 2, 2, 1, 3, 0, 0, -1, true},
+        {"every 2 + 1, 2 cells, grows; a death", 2, 1, 2, 3, 1, 3, 0, 1, -1, true},
+        {"every 2 + 2, 2 cells, full; a death", 2, 2, 2, 2, 1, 1, 0, 1, -1, true},
+        {"more 2 + 2, 2 cells, grows; 2 deaths", 2, 2, 2, 2, 1, 3, 0, 2, 3, true},
     };
     size_t i;
 
