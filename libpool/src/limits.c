@@ -33,6 +33,21 @@ static bool is_doomed(struct pool *pool, uint16_t owner, uint64_t id, int64_t no
     return job_doom(&pool->jobs, index, generation, JOB_LATE) == 0;
 }
 
+/* All jobs of a worker whose stack has more than the process slot can name. */
+static bool any_doomed(struct pool *pool, uint16_t owner, int64_t now, int64_t *next)
+{
+    uint32_t index, count = job_table_sweep_count(&pool->jobs);
+    bool doomed = false;
+
+    for (index = 0; index < count; index++) {
+        uint64_t word = shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE);
+
+        if (job_state(word) == JOB_RUNNING && job_owner(word) == owner)
+            doomed |= is_doomed(pool, owner, job_id_make(job_generation(word), index), now, next);
+    }
+    return doomed;
+}
+
 int64_t limits_enforce(struct pool *pool, const pid_t *pids, int64_t now)
 {
     int64_t next = POOL_FOREVER;
@@ -44,7 +59,9 @@ int64_t limits_enforce(struct pool *pool, const pid_t *pids, int64_t now)
         uint32_t depth = shared_load(&process->depth, ACQUIRE), i;
         bool doomed = false;
 
-        for (i = 0; pid && i < depth && i < PROCESS_STACK; i++) {
+        if (pid && depth > PROCESS_STACK)
+            doomed = any_doomed(pool, (uint16_t)(worker + 1), now, &next);
+        for (i = 0; pid && i < depth && depth <= PROCESS_STACK; i++) {
             uint64_t id = shared_load(&process->stack[i], RELAXED);
 
             if ((uint32_t)id < job_table_count(&pool->jobs))
@@ -74,7 +91,7 @@ int limits_set_memory(uint64_t bytes)
     fclose(status);
     if (getrlimit(RLIMIT_DATA, &limit) < 0)
         return -errno;
-    if (kib * 1024 + bytes < limit.rlim_cur)
+    if (limit.rlim_cur > kib * 1024 && bytes < limit.rlim_cur - kib * 1024)
         limit.rlim_cur = kib * 1024 + bytes;
     return setrlimit(RLIMIT_DATA, &limit) < 0 ? -errno : 0;
 }
