@@ -79,6 +79,21 @@ static void check_progress(const struct pool_future *future, uint64_t seen)
     }
 }
 
+/* host_break() ends all jobs, but those beyond a count that was scribbled over. */
+static void end_without_supervisor(const struct pool_future *future)
+{
+    struct pool *pool = future->pool;
+    uint64_t word = shared_load(&job_of(future)->word, ACQUIRE);
+    enum job_state state = host_end_state(pool);
+
+    if (job_generation(word) != future->generation)
+        return;
+    if (job_state(word) == JOB_QUEUED)
+        schedule_cancel(pool, future->index, future->generation, state);
+    else if (job_state(word) == JOB_RUNNING)
+        schedule_end(pool, future->index, future->generation, job_owner(word), state);
+}
+
 /* Sleeps on the job's word, one slice or until `deadline`. */
 static int sleep_slice(const struct pool_future *future, int64_t deadline)
 {
@@ -102,10 +117,12 @@ static int sleep_slice(const struct pool_future *future, int64_t deadline)
     error = futex_wait((_Atomic uint32_t *)&job->word, (uint32_t)word, left < SLICE ? left : SLICE);
     if (error != -ETIMEDOUT)
         return error;
-    if (!host_supervisor_alive(pool))
+    if (!host_supervisor_alive(pool)) {
         host_break(pool);
-    else
+        end_without_supervisor(future);
+    } else {
         check_progress(future, word);
+    }
     return deadline != POOL_FOREVER && system_now() >= deadline && ended(future) == 0 ? -ETIMEDOUT
                                                                                       : 0;
 }
@@ -298,6 +315,11 @@ int pool_future_notify(const struct pool_future *future)
                  : job_flag(&future->pool->jobs, future->index, future->generation, JOB_NOTIFY);
 }
 
+static bool has_ended(struct pool *pool, uint32_t index)
+{
+    return job_ended(shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE));
+}
+
 static int announce(struct pool *pool, uint32_t index, struct pool_future *future)
 {
     future->pool = pool;
@@ -334,7 +356,8 @@ int pool_next_completed(struct pool *pool, struct pool_future *future)
     for (;;) {
         while (ring_peek(&pool->completed, &cursor)) {
             ring_discard(&pool->completed, &cursor);
-            if (cursor.item < job_table_count(&pool->jobs))
+            /* An announcement may be old, and the slot another job's, which has not ended. */
+            if (cursor.item < job_table_count(&pool->jobs) && has_ended(pool, cursor.item))
                 return announce(pool, cursor.item, future);
         }
         if (shared_exchange(&control->notify_overflow, 0, SEQ_CST))

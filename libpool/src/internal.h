@@ -198,6 +198,8 @@ _Noreturn void supervisor_main(struct pool *pool);
 
 /* pool.c */
 void host_break(struct pool *pool);
+/* How a job ends that the supervisor left: CANCELLED if that was pool_terminate(), else LOST. */
+enum job_state host_end_state(struct pool *pool);
 bool host_supervisor_alive(struct pool *pool);
 /* 0, or why the pool can't be used by this process. */
 int pool_usable(struct pool *pool);

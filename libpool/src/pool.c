@@ -289,6 +289,12 @@ bool host_supervisor_alive(struct pool *pool)
     return !atomic_load_explicit(&pool->gone, ACQUIRE) && poll(&poll_fd, 1, 0) <= 0;
 }
 
+enum job_state host_end_state(struct pool *pool)
+{
+    return shared_load(&pool_control(pool)->state, ACQUIRE) == CONTROL_TERMINATING ? JOB_CANCELLED
+                                                                                   : JOB_LOST;
+}
+
 /* The supervisor has ended. If nobody asked it to, every job without a result is lost. The workers
  * end by themselves, when their parent does. */
 void host_break(struct pool *pool)
@@ -305,7 +311,7 @@ void host_break(struct pool *pool)
     pthread_mutex_unlock(&pool->lock);
     /* Each time: a worker that was just dying may have claimed a job since. */
     if (ended)
-        end_jobs(pool, JOB_LOST);
+        end_jobs(pool, host_end_state(pool));
 }
 
 int pool_check(struct pool *pool)

@@ -103,7 +103,10 @@ static int place_argument(struct pool *pool, uint32_t index, const struct pool_o
         error = arena_alloc(&pool->arena, pool->self, size, &payload.block);
         if (error)
             return error;
-        arena_lookup(&pool->arena, payload.block, argument, &length);
+        if (arena_lookup(&pool->arena, payload.block, argument, &length) != 0 || length != size) {
+            arena_free_held(&pool->arena, payload.block, pool->self);
+            return -EBADMSG; /* scribbled over */
+        }
         payload.kind = PAYLOAD_BLOCK;
     } else if (size) {
         payload.kind = PAYLOAD_INLINE;
@@ -307,10 +310,14 @@ int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memor
         error = arena_alloc(&pool->arena, pool->self, size, &ref);
     if (error)
         return error;
-    arena_share(&pool->arena, ref, pool->self);
     error = arena_lookup(&pool->arena, ref, memory, &length);
+    if (error) {
+        arena_free_held(&pool->arena, ref, pool->self);
+        return error;
+    }
+    arena_share(&pool->arena, ref, pool->self);
     *reference = ref;
-    return error;
+    return 0;
 }
 
 void pool_free(struct pool *pool, uint64_t reference)

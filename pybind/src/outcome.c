@@ -137,6 +137,10 @@ int outcome_take(Future *future, PyObject **content)
     case POOL_CANCELLED:
         state = FUTURE_CANCELLED_AND_NOTIFIED;
         break;
+    case POOL_PENDING:
+    case POOL_RUNNING:
+        PyErr_SetString(PyExc_RuntimeError, "a job was collected that has not ended");
+        break;
     default:
         *content = exception_of_error(core, -EOWNERDEAD);
     }

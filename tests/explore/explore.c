@@ -47,6 +47,7 @@ static int last;          /* the process that took the last step; -1: none yet *
 static int preemptions, repairs;
 static int deaths, dead[EXPLORE_PROCESSES]; /* all; of these the explorer decided on so many: */
 static int chosen;
+static int outside; /* steps in setup, or in check */
 static jmp_buf explorer, failed;
 static uint64_t memory_hash;
 
@@ -176,8 +177,11 @@ void explore_step(const volatile void *address, const char *file, int line)
         (const volatile uint64_t *)(explore_memory + place / sizeof(uint64_t) * sizeof(uint64_t));
     struct process *process;
 
-    if (running < 0)
-        return; /* setup or check */
+    if (running < 0) { /* setup or check */
+        if (++outside > DEPTH_MAX)
+            explore_fail("no end, once all have ended: the memory is not as it should be");
+        return;
+    }
     if (place >= EXPLORE_MEMORY)
         explore_fail("an atomic operation outside the shared memory");
     process = &processes[running];
@@ -378,6 +382,7 @@ static void begin_execution(void)
     int i;
 
     memset(explore_memory, 0, sizeof explore_memory);
+    outside = 0;
     scenario->setup();
     memory_hash = 0;
     touched = NULL;
@@ -423,6 +428,7 @@ static void execute(void)
     for (i = 0; i < scenario->processes; i++)
         if (explore_sleeping(i) && !(scenario->sleepers & 1U << i))
             explore_fail("a process sleeps, and nobody will wake it");
+    outside = 0;
     scenario->check();
 }
 

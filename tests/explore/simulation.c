@@ -10,7 +10,7 @@
 static struct pool views[EXPLORE_PROCESSES];
 /* The host's eventfd: a word to sleep on. */
 #define EVENT_FD (-7)
-static _Atomic uint64_t *event_word;
+static _Atomic uint64_t *event_word, *spare_word;
 
 struct pool *pool_current(void)
 {
@@ -43,6 +43,11 @@ struct pool *simulation_pool(int process)
     return &views[process];
 }
 
+void *simulation_word(void)
+{
+    return spare_word;
+}
+
 static void plan(struct pool *pool, const struct simulation *simulation)
 {
     struct segment *segment = &pool->segment;
@@ -55,6 +60,7 @@ static void plan(struct pool *pool, const struct simulation *simulation)
     job_table_plan(&pool->jobs, segment, &pool->arena, simulation->jobs);
     arena_plan(&pool->arena, segment, simulation->block_largest);
     event_word = segment_at(segment, segment_reserve(segment, sizeof *event_word));
+    spare_word = segment_at(segment, segment_reserve(segment, sizeof *spare_word));
 }
 
 static enum role role_of(int process, const struct simulation *simulation)

@@ -21,6 +21,8 @@ struct pool *simulation_pool(int process);
 void simulation_repair(int process);
 /* The host's end of the pool: closes it and rings everybody. */
 void simulation_close(struct pool *pool);
+/* A word of the shared memory that the pool does not use, 0 at the start. */
+void *simulation_word(void);
 /* If set: called when a process begins to wait. */
 extern void (*simulation_idle)(void);
 /* The host's wait for its eventfd, and the reading of it. */

@@ -224,6 +224,7 @@ int main(int argc, char **argv)
         {"2 workers, 2 jobs", COLLECT, 2, 2, 8, 0, 2, false},
         {"1 worker, 1 job in blocks", COLLECT, 1, 1, 200, 0, 4, false},
         {"1 worker, 1 job, told", NOTIFY, 1, 1, 8, 0, 5, false},
+        {"1 worker, 2 jobs, told", NOTIFY, 1, 2, 8, 0, 2, false},
         {"2 workers, 2 jobs, told", NOTIFY, 2, 2, 8, 0, 2, false},
         {"1 worker, 1 job, cancelled", CANCEL, 1, 1, 8, 0, -1, false},
         {"2 workers, 2 jobs, cancelled", CANCEL, 2, 2, 8, 0, 2, false},

@@ -3,6 +3,7 @@
  * Jobs are pushed and nobody waits for them; the pool stays open. When nothing goes on any more,
  * each job must have run: one that waits while all workers sleep is a lost wake-up.
  */
+#include <limits.h>
 #include <string.h>
 
 #include "atomic.h"
@@ -15,6 +16,8 @@ struct variant {
     const char *name;
     int workers, submitters;
     int jobs; /* of each submitter */
+    enum { ALONE, TOGETHER } kind; /* whether each job waits until all of them run */
+    bool replaced;                 /* a dead worker is */
     int deaths, preemptions;
     bool longer;
 };
@@ -22,11 +25,24 @@ struct variant {
 static const struct variant *variant;
 static uint32_t slots[JOBS_MAX];
 static int runs[JOBS_MAX];
+static _Atomic uint32_t *begun; /* jobs, where each waits for all */
+
+static void wait_for_all(void)
+{
+    uint32_t all = (uint32_t)(variant->submitters * variant->jobs), now;
+
+    if (shared_add(begun, 1, SEQ_CST) + 1 == all)
+        explore_futex_wake(begun, INT_MAX);
+    while ((now = shared_load(begun, ACQUIRE)) < all)
+        explore_futex_wait(begun, now);
+}
 
 static int work(struct pool_job *job, const void *argument, size_t size)
 {
     (void)argument, (void)size;
     runs[job->index]++;
+    if (variant->kind == TOGETHER)
+        wait_for_all();
     /* What the worker will do from here on follows from the job, and from this. */
     explore_forget((uint64_t)job->index << 1 | job->pool->spinning);
     return 0;
@@ -50,6 +66,7 @@ static void setup(void)
 
     memset(runs, 0, sizeof runs);
     simulation_setup(&layout);
+    begun = simulation_word();
     jobs = &simulation_pool(0)->jobs;
     for (i = 0; i < variant->submitters * variant->jobs; i++) {
         job_alloc(jobs, JOB_HOST, &slots[i]);
@@ -81,8 +98,9 @@ static void body(int process)
         submit(pool, process - variant->workers);
     else if (process > variant->workers)
         simulation_repair(process);
-    if (pool->role == ROLE_WORKER)
-        worker_loop(pool);
+    if (process <= variant->workers || variant->replaced)
+        if (pool->role == ROLE_WORKER)
+            worker_loop(pool);
 }
 
 static void check(void)
@@ -106,7 +124,8 @@ static void check(void)
         explore_fail("a death cost more than the job that was running");
     if (words >> WAKE_WORKERS)
         explore_fail("a worker counts as spinning, and sleeps");
-    if (__builtin_popcountll(words) != variant->workers)
+    if (__builtin_popcountll(words) !=
+        variant->workers - (variant->replaced ? 0 : explore_deaths()))
         explore_fail("a worker sleeps, and does not count as sleeping");
 }
 
@@ -134,22 +153,28 @@ static void explore_variant(const struct variant *what)
 int main(int argc, char **argv)
 {
     static const struct variant variants[] = {
-        {"1 worker, 1 job", 1, 1, 1, 0, -1, false},
-        {"1 worker, 3 jobs", 1, 1, 3, 0, -1, false},
-        {"1 worker, a job from each of 2", 1, 2, 1, 0, 5, false},
-        {"2 workers, 1 job", 2, 1, 1, 0, 4, false},
-        {"2 workers, 2 jobs", 2, 1, 2, 0, 3, false},
-        {"2 workers, a job from each of 2", 2, 2, 1, 0, 2, false},
-        {"2 workers, a burst of 4 jobs", 2, 1, 4, 0, 2, false},
-        {"1 worker, 1 job; a death", 1, 1, 1, 1, -1, false},
-        {"1 worker, 2 jobs; a death", 1, 1, 2, 1, 3, false},
-        {"2 workers, 1 job; a death", 2, 1, 1, 1, 1, false},
-        {"2 workers, 2 jobs; a death", 2, 1, 2, 1, 1, false},
-        {"every 1 worker, a job from each of 2", 1, 2, 1, 0, -1, true},
-        {"more 2 workers, 1 job", 2, 1, 1, 0, 5, true},
-        {"more 2 workers, a job from each of 2", 2, 2, 1, 0, 3, true},
-        {"every 1 worker, 2 jobs; a death", 1, 1, 2, 1, -1, true},
-        {"more 2 workers, 1 job; a death", 2, 1, 1, 1, 2, true},
+        {"1 worker, 1 job", 1, 1, 1, ALONE, true, 0, -1, false},
+        {"1 worker, 3 jobs", 1, 1, 3, ALONE, true, 0, -1, false},
+        {"1 worker, a job from each of 2", 1, 2, 1, ALONE, true, 0, 5, false},
+        {"2 workers, 1 job", 2, 1, 1, ALONE, true, 0, 4, false},
+        {"2 workers, 2 jobs", 2, 1, 2, ALONE, true, 0, 3, false},
+        {"2 workers, a job from each of 2", 2, 2, 1, ALONE, true, 0, 2, false},
+        {"2 workers, a burst of 4 jobs", 2, 1, 4, ALONE, true, 0, 2, false},
+        {"2 workers, 2 jobs together", 2, 1, 2, TOGETHER, true, 0, 3, false},
+        {"2 workers, from each of 2 a job, together", 2, 2, 1, TOGETHER, true, 0, 2, false},
+        {"3 workers, 3 jobs together", 3, 1, 3, TOGETHER, true, 0, 1, false},
+        {"1 worker, 1 job; a death", 1, 1, 1, ALONE, true, 1, -1, false},
+        {"1 worker, 2 jobs; a death", 1, 1, 2, ALONE, true, 1, 3, false},
+        {"2 workers, 1 job; a death", 2, 1, 1, ALONE, true, 1, 1, false},
+        {"2 workers, 2 jobs; a death", 2, 1, 2, ALONE, true, 1, 1, false},
+        {"2 workers, 1 job; a death, unreplaced", 2, 1, 1, ALONE, false, 1, 1, false},
+        {"2 workers, 2 jobs; a death, unreplaced", 2, 1, 2, ALONE, false, 1, 1, false},
+        {"every 1 worker, a job from each of 2", 1, 2, 1, ALONE, true, 0, -1, true},
+        {"more 2 workers, 1 job", 2, 1, 1, ALONE, true, 0, 5, true},
+        {"more 2 workers, a job from each of 2", 2, 2, 1, ALONE, true, 0, 3, true},
+        {"more 3 workers, 3 jobs together", 3, 1, 3, TOGETHER, true, 0, 2, true},
+        {"every 1 worker, 2 jobs; a death", 1, 1, 2, ALONE, true, 1, -1, true},
+        {"more 2 workers, 1 job; a death", 2, 1, 1, ALONE, true, 1, 2, true},
     };
     size_t i;
 
