@@ -18,17 +18,21 @@
 #define ACQ_REL memory_order_acq_rel
 #define SEQ_CST memory_order_seq_cst
 
+/* LOOK comes before what only reads, STEP before all else. */
 #if defined(POOL_EXPLORE)
 void explore_step(const volatile void *address, const char *file, int line);
+#define ATOMIC_LOOK(address) explore_step(address, __FILE__, __LINE__)
 #define ATOMIC_STEP(address) explore_step(address, __FILE__, __LINE__)
 #elif defined(POOL_CRASH)
-void crash_point(const char *file, int line);
+#include "crash.h"
+#define ATOMIC_LOOK(address) ((void)0)
 #define ATOMIC_STEP(address) crash_point(__FILE__, __LINE__)
 #else
+#define ATOMIC_LOOK(address) ((void)0)
 #define ATOMIC_STEP(address) ((void)0)
 #endif
 
-#define shared_load(p, order) (ATOMIC_STEP(p), atomic_load_explicit((p), (order)))
+#define shared_load(p, order) (ATOMIC_LOOK(p), atomic_load_explicit((p), (order)))
 #define shared_store(p, v, order) (ATOMIC_STEP(p), atomic_store_explicit((p), (v), (order)))
 #define shared_exchange(p, v, order) (ATOMIC_STEP(p), atomic_exchange_explicit((p), (v), (order)))
 #define shared_add(p, v, order) (ATOMIC_STEP(p), atomic_fetch_add_explicit((p), (v), (order)))

@@ -24,14 +24,16 @@ import itertools
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterable
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from collections.abc import Callable, Iterable, Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from libpool import _pickling
 from libpool._names import Chain, names_of
-from libpool._pickling import CHANGED, DRIFTED, SAME
 from libpool._snapshot import (
+    CHANGED,
+    DRIFTED,
+    SAME,
     ClassState,
     ModuleState,
     Snapshot,
@@ -71,6 +73,10 @@ class Registry:
         """Whether this is the copy of the registry that a worker has."""
         return os.getpid() != self._host
 
+    def tolerated(self) -> int:
+        """In a worker, data drifts as jobs and the initializer set it, in its siblings as well."""
+        return DRIFTED if self.in_worker() else SAME
+
     def describe(self, fn: Callable[..., Any]) -> tuple[bytes, Guards | None]:
         """Decide how to send a function.
 
@@ -87,7 +93,7 @@ class Registry:
             The conditions under which this payload may be sent again; None: it may not.
         """
         known = self._known.get(id(fn))
-        if known is not None and known.function is fn and known.holds():
+        if known is not None and known.function is fn and known.holds(self.tolerated()):
             return known.payload, None
         kind = type(fn)
         if kind is FunctionType or issubclass(kind, type):
@@ -119,6 +125,18 @@ class Registry:
         check = Check(self)
         check.reference(obj)
         return check.verdict
+
+    def drifted_classes(self, cls: type) -> list[ClassState] | None:
+        """Find out whether a class differs from what the workers have only by data of classes.
+
+        Returns
+        -------
+        list of ClassState or None
+            The classes that have the data: itself, or what it leads to. None: it differs by more.
+        """
+        check = Check(self)
+        check.reference(cls)
+        return None if check.verdict_but_classes else check.drifted_classes
 
     def patch(
         self, module: ModuleType, tails: Iterable[Chain], tolerated: int = SAME
@@ -172,7 +190,7 @@ class _Known(NamedTuple):
     guards: Guards
     classes: tuple[ClassState, ...]
 
-    def holds(self) -> bool:
+    def holds(self, tolerated: int) -> bool:
         for guard in self.guards:
             match guard:
                 case "item", place, key, value:
@@ -188,7 +206,7 @@ class _Known(NamedTuple):
                 case _, cell, value:
                     if cell_contents(cell) is not value:
                         return False
-        return all(state.is_current() for state in self.classes)
+        return all(state.look() <= tolerated for state in self.classes)
 
 
 class _Guarded:
@@ -225,6 +243,27 @@ class _Guarded:
                     self.guard_absent(keyword_defaults, name)
         for cell in function.__closure__ or ():
             self.found["cell", id(cell)] = ("cell", cell, cell_contents(cell))
+        self._guard_looked_up(function)
+
+    def _guard_looked_up(self, function: FunctionType) -> None:
+        """Guard the attributes that other functions lack and that `getattr()` may ask for."""
+        names = names_of(function.__code__).globals
+        if ("getattr",) not in names and ("hasattr",) not in names:
+            return
+        found = [function.__globals__.get(chain[0]) for chain in names]
+        found += [cell_contents(cell) for cell in function.__closure__ or ()]
+        for text in _strings_in(function.__code__):
+            for value in found:
+                if type(value) is FunctionType and text not in value.__dict__:
+                    self.guard_absent(value.__dict__, text)
+
+
+def _strings_in(code: CodeType) -> Iterator[str]:
+    for constant in code.co_consts:
+        if type(constant) is str and constant.isidentifier():
+            yield constant
+        elif type(constant) is CodeType:
+            yield from _strings_in(constant)
 
 
 class Check(_Guarded):
@@ -237,12 +276,15 @@ class Check(_Guarded):
     def __init__(self, registry: Registry) -> None:
         super().__init__(registry)
         self.verdict = SAME
+        self.verdict_but_classes = SAME
+        self.drifted_classes: list[ClassState] = []
         self._seen: set[int] = set()
 
     def _note(self, verdict: int) -> None:
-        # In a worker, data drifts as jobs and the initializer set it. Its siblings do the same.
-        if verdict > self.verdict and not (verdict == DRIFTED and self.registry.in_worker()):
-            self.verdict = verdict
+        if verdict <= self.registry.tolerated():
+            return
+        self.verdict = max(verdict, self.verdict)
+        self.verdict_but_classes = max(verdict, self.verdict_but_classes)
 
     def reference(self, obj: Any) -> None:
         """Check a function, class or module that would be sent by its name."""
@@ -317,6 +359,8 @@ class Check(_Guarded):
             if len(chain) > 1:
                 self.attribute(value, chain[1:])
         else:
+            if len(chain) > 1 and type(value) is FunctionType and chain[1] not in value.__dict__:
+                self.guard_absent(value.__dict__, chain[1])
             self._same(value)
 
     def _same(self, value: Any) -> None:
@@ -352,6 +396,10 @@ class Check(_Guarded):
         if not state.is_current():
             self._note(CHANGED)
             return
+        if state.has_drifted():
+            self._note(DRIFTED)
+        for key, value in function.__dict__.items():
+            self.guard_item(function.__dict__, key, value)
         for now, before in zip(closure_of(function), state.cells, strict=True):
             if now is not before:
                 self._note(CHANGED if callable(now) or callable(before) else DRIFTED)
@@ -379,11 +427,15 @@ class Check(_Guarded):
             if is_user_class(cls):
                 self._note(CHANGED)
             return
-        if not state.is_current():
+        found = state.look()
+        if found == CHANGED:
             self._note(CHANGED)
             return
         self.classes[id(cls)] = state
-        for member in state.members.values():
+        if found > self.registry.tolerated():
+            self.verdict = max(self.verdict, DRIFTED)
+            self.drifted_classes.append(state)
+        for member in state.callables:
             self._same(member)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import operator
+import os
 import pickle
 import re
 import traceback
@@ -17,15 +18,12 @@ import cloudpickle.cloudpickle as cloudpickle
 
 from libpool._errors import RemoteError, RemoteTraceback, short_repr
 from libpool._names import Chain, names_of
-from libpool._snapshot import cell_contents, cells_of
+from libpool._snapshot import DRIFTED, SAME, cell_contents, cells_of
 
 if TYPE_CHECKING:
     from libpool._functions import Registry
 
 __all__ = [
-    "CHANGED",
-    "DRIFTED",
-    "SAME",
     "PatchedModule",
     "Pickler",
     "dumps",
@@ -36,10 +34,6 @@ __all__ = [
 ]
 
 PROTOCOL = 5
-
-SAME, DRIFTED, CHANGED = range(3)
-"""What a worker has under the name of a function is: the same function; the same, but the data
-around it has changed in the host; another function, or nothing."""
 
 registries: weakref.WeakSet[Registry] = weakref.WeakSet()
 """The registries of all pools of this process that take jobs."""
@@ -119,7 +113,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is FunctionType:
             return NotImplemented if self._by_reference(obj) else self._dynamic_function_reduce(obj)
         if issubclass(kind, type):
-            return NotImplemented if self._by_reference(obj) else self._reduce_class(obj)
+            if self._by_reference(obj):
+                return NotImplemented
+            return self._reduce_drifted_class(obj) or self._reduce_class(obj)
         if kind is MethodType:
             same = getattr(obj.__self__, obj.__func__.__name__, None) == obj
             return obj.__reduce__() if same else NotImplemented
@@ -165,6 +161,27 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 if attributes is not None:
                     return PatchedModule(module.__name__, attributes)
         return module
+
+    def _reduce_drifted_class(self, cls: type) -> Any:
+        """Send the worker's own class with new data, so that instances remain instances of it."""
+        if not self._known_to:
+            return None
+        names: set[str] = set()
+        others: dict[int, type] = {}
+        for registry in self._known_to:
+            found = registry.drifted_classes(cls)
+            if found is None:
+                return None
+            for one in found:
+                if one.cls is cls:
+                    names |= one.drifted
+                else:
+                    others[id(one.cls)] = one.cls  # is pickled in the same way
+        now = cls.__dict__
+        values = {name: now[name] for name in names if name in now}
+        state = os.getpid(), values, names - values.keys(), list(others.values())
+        where = cls.__module__, cls.__qualname__
+        return _find_class, where, state, None, None, _set_class_data
 
     def _reduce_class(self, cls: type) -> Any:
         reduced = super().reducer_override(cls)
@@ -229,7 +246,7 @@ def _make_class(
 ) -> type:
     tokens, module, name = where
     if _own_token in tokens:
-        return cast(type, operator.attrgetter(name)(importlib.import_module(module)))
+        return _find_class(module, name)
     identifier = args[-2]
     known = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(identifier)
     if known is not None:
@@ -243,6 +260,20 @@ def _set_class_state(cls: type, state: tuple[Callable[[type, Any], object], Any]
     if cls in _copies:
         set_state, inner = state
         set_state(cls, inner)
+
+
+def _find_class(module: str, name: str) -> type:
+    return cast(type, operator.attrgetter(name)(importlib.import_module(module)))
+
+
+def _set_class_data(cls: type, state: tuple[int, dict[str, Any], set[str], list[type]]) -> None:
+    sender, values, missing, _ = state
+    if sender == os.getpid():
+        return
+    for name, value in values.items():
+        type.__setattr__(cls, name, value)
+    for name in missing & cls.__dict__.keys():
+        type.__delattr__(cls, name)
 
 
 # ---- Errors -------------------------------------------------------------------------------------
@@ -301,16 +332,21 @@ def dumps_exception(exc: BaseException) -> bytes:
     text = "".join(traceback.format_exception(exc))
     notes = [str(note) for note in getattr(exc, "__notes__", ())]
     summary = f"{_qualified_name(type(exc))}: {_text_of(exc)}"
-    payload, reason = b"", ""
-    for attempt in (_plain, _rebuilt, _without_attributes):
-        try:
-            payload = attempt(exc)
-            break
-        except Exception as error:
-            reason = reason or f"libpool could not send the original: {_text_of(error)}"
+    payload, reason = _best(exc)
     if not payload:
         notes.append(reason)
     return pickle.dumps((payload, summary, notes, text), PROTOCOL)
+
+
+def _best(exc: BaseException) -> tuple[bytes, str]:
+    """Pickle an exception as faithfully as can be, or say why it can't be done."""
+    reason = ""
+    for attempt in (_plain, _rebuilt, _without_attributes):
+        try:
+            return attempt(exc), ""
+        except Exception as error:
+            reason = reason or f"libpool could not send the original: {_text_of(error)}"
+    return b"", reason
 
 
 def loads_exception(data: bytes) -> BaseException:
@@ -340,7 +376,7 @@ def _plain(exc: BaseException) -> bytes:
     """
     payload = dumps(exc)
     copy = _load_same_type(exc, payload)
-    if _ADDRESS.sub("", _text_of(copy)) != _ADDRESS.sub("", _text_of(exc)):
+    if list(_texts_of(copy)) != list(_texts_of(exc)):
         raise pickle.PicklingError("its copy has another message")
     return payload
 
@@ -375,10 +411,35 @@ class _Rebuilt:
     """Unpickles as an exception of the same type and arguments, with these attributes."""
 
     def __init__(self, exc: BaseException, attributes: dict[str, Any]) -> None:
-        self._args = type(exc), exc.args, attributes
+        self._args = type(exc), tuple(map(_sendable, exc.args)), attributes
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, self._args
+
+
+class _Pickled:
+    """Unpickles as what was pickled."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (self._payload,)
+
+
+def _sendable(value: object) -> object:
+    """What unpickles as an exception's argument; the exceptions of a group are in a sequence."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return kind(map(_sendable, value))  # type: ignore[call-overload]
+    if not isinstance(value, BaseException):
+        return value
+    payload, reason = _best(value)
+    if payload:
+        return _Pickled(payload)
+    stand_in = RemoteError(f"{_qualified_name(kind)}: {_text_of(value)}")
+    stand_in.add_note(reason)
+    return stand_in
 
 
 def _rebuild(
@@ -405,6 +466,14 @@ def _text_of(exc: BaseException) -> str:
         return str(exc)
     except Exception as error:
         return f"<its str() raised {type(error).__name__}>"
+
+
+def _texts_of(exc: BaseException) -> Iterator[str]:
+    """The message, and those of a group's exceptions, without what differs between processes."""
+    yield _ADDRESS.sub("", _text_of(exc))
+    if isinstance(exc, BaseExceptionGroup):
+        for one in exc.exceptions:
+            yield from _texts_of(one)
 
 
 def _qualified_name(kind: type) -> str:

@@ -12,7 +12,10 @@ from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 __all__ = [
+    "CHANGED",
+    "DRIFTED",
     "EMPTY_CELL",
+    "SAME",
     "ClassState",
     "FunctionState",
     "ModuleState",
@@ -28,7 +31,12 @@ __all__ = [
     "namespace_of",
 ]
 
+SAME, DRIFTED, CHANGED = range(3)
+"""What a worker has under the name of a function is: the same function; the same, but the data
+around it has changed in the host; another function, or nothing."""
+
 EMPTY_CELL = object()
+_GONE = object()
 
 
 def is_a(value: object, kind: type | tuple[type, ...]) -> bool:
@@ -55,6 +63,7 @@ class FunctionState(NamedTuple):
     defaults: tuple[Any, ...] | None
     keyword_defaults: dict[str, Any] | None
     cells: tuple[Any, ...]
+    attributes: dict[str, Any] | None
 
     def is_current(self) -> bool:
         """Whether the function still has that code and those defaults."""
@@ -65,16 +74,57 @@ class FunctionState(NamedTuple):
             and _same_items(function.__kwdefaults__, self.keyword_defaults)
         )
 
+    def has_drifted(self) -> bool:
+        """Whether the function's attributes are others now."""
+        function: FunctionType = self[0]
+        return not _same_items(function.__dict__, self.attributes)
 
-class ClassState(NamedTuple):
-    """A class, and its methods and bases, as they were at the snapshot."""
 
-    cls: type
-    members: dict[str, object]
+class ClassState:
+    """A class as it is now, to be compared with it later.
 
-    def is_current(self) -> bool:
-        """Whether the class still has those methods and bases."""
-        return _same_items(members_of(self.cls), self.members)
+    Attributes
+    ----------
+    cls : type
+        The class.
+    callables : list
+        Its bases, and the methods, nested classes and other callables that it defines itself.
+    drifted : set of str
+        The attributes, other than these, that have been seen to differ from what they were. They
+        stay here when they are as before again, since workers may have been told another value.
+    """
+
+    __slots__ = ("_bases", "_data", "_members", "_names", "callables", "cls", "drifted")
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+        self.drifted: set[str] = set()
+        self._bases = cls.__bases__
+        self._members: dict[str, object] = {}
+        self._data: dict[str, object] = {}
+        for name, value in list(cls.__dict__.items()):
+            if name not in _NO_DATA:
+                (self._members if _is_member(value) else self._data)[name] = value
+        self._names = _NO_DATA.union(self._members, self._data)
+        self.callables: list[object] = [*self._members.values(), *self._bases]
+
+    def look(self) -> int:
+        """Compare: `SAME`; `DRIFTED` if data of the class has changed; else `CHANGED`."""
+        now = self.cls.__dict__
+        get = now.get
+        if self.cls.__bases__ is not self._bases:
+            return CHANGED
+        for name, value in self._members.items():
+            if get(name) is not value:
+                return CHANGED
+        changed = [name for name, value in self._data.items() if get(name, _GONE) is not value]
+        if not self._names.issuperset(now):
+            changed += [name for name in list(now) if name not in self._names]
+        if changed:
+            if any(_is_member(get(name)) for name in changed):
+                return CHANGED
+            self.drifted.update(changed)
+        return DRIFTED if self.drifted else SAME
 
 
 class ModuleState(NamedTuple):
@@ -132,9 +182,8 @@ class Snapshot:
                 self._record_function(value)  # type: ignore[arg-type]
         elif issubclass(kind, type):
             if id(value) not in self.classes and is_user_class(value):  # type: ignore[arg-type]
-                members = members_of(value)  # type: ignore[arg-type]
-                self.classes[id(value)] = ClassState(value, members)  # type: ignore[arg-type]
-                for member in members.values():
+                self.classes[id(value)] = state = ClassState(value)  # type: ignore[arg-type]
+                for member in state.callables:
                     self._record(member)
         else:
             for inner in inside(value):
@@ -149,6 +198,7 @@ class Snapshot:
             defaults,
             dict(keyword_defaults) if keyword_defaults else None,
             cells,
+            dict(function.__dict__) or None,
         )
         for value in (*cells, *(defaults or ()), *(keyword_defaults or {}).values()):
             if callable(value):
@@ -277,14 +327,22 @@ _METHODS = (
 )
 
 
-def members_of(cls: type) -> dict[str, object]:
-    """The methods and nested classes that a class itself defines, and its bases."""
-    members: dict[str, object] = {
-        name: value for name, value in cls.__dict__.items() if is_a(value, (*_METHODS, type))
-    }
-    for number, base in enumerate(cls.__bases__):
-        members[f"base {number}"] = base
-    return members
+# What every class has, or what Python adds when somebody asks for it.
+_NO_DATA = frozenset(
+    [
+        "__dict__",
+        "__weakref__",
+        "__annotations__",
+        "__annotations_cache__",
+        "__annotate_func__",
+        "__slotnames__",  # copyreg, when an instance is pickled
+    ]
+)
+
+
+def _is_member(value: object) -> bool:
+    """Whether an entry of a class is of the kind that a class consists of, and not data."""
+    return callable(value) or is_a(value, _METHODS)
 
 
 _LRU_CACHE = type(functools.lru_cache(lambda: None))

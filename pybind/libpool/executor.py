@@ -38,7 +38,8 @@ class Executor(Base, concurrent.futures.Executor):
         A worker is replaced after so many jobs. Default: never.
     shared_limit : int
         The most shared memory, in bytes, that arguments and results may take; 0: what this
-        machine or container has.
+        machine or container has. Results that nobody has fetched count too: they take memory
+        until their future is asked for them, or is dropped.
     memory_limit : int
         Bytes that a worker may allocate beyond what it has at its start; 0: no limit. A job that
         goes over it gets `MemoryError`.

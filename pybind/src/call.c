@@ -4,6 +4,19 @@
 /* Arguments of a direct call that need no memory from the heap. */
 #define ARGUMENTS_ON_STACK 8
 
+/* Says of the exception that is set what was going on. */
+static void note_reading(PyObject *function)
+{
+    if (!function) {
+        errors_note("raised while the function was unpickled");
+        return;
+    }
+    PyObject *text = errors_repr(function);
+    if (text)
+        errors_note("raised while the arguments of %U were unpickled", text);
+    Py_XDECREF(text);
+}
+
 /* The callable in a shared block. It is unpickled once in each worker. Borrowed. */
 static PyObject *stored_callable(Workers *workers, uint64_t target)
 {
@@ -45,12 +58,25 @@ static PyObject *read_callable(Workers *workers, uint64_t target, int form, Read
 }
 
 /* Reads `count` values to `values`: how many it could read. */
-static Py_ssize_t read_values(Reader *reader, PyObject **values, Py_ssize_t count)
+static Py_ssize_t read_values(PyObject *function, Reader *reader, PyObject **values,
+                              Py_ssize_t count)
 {
     for (Py_ssize_t i = 0; i < count; i++)
-        if (!(values[i] = codec_read(reader)))
+        if (!(values[i] = codec_read(reader))) {
+            note_reading(function);
             return i;
+        }
     return count;
+}
+
+/* Everything that is left is one pickle. */
+static PyObject *read_pickle(PyObject *function, Reader *reader)
+{
+    PyObject *loaded =
+        pickle_loads(reader->core, reader->next, (size_t)(reader->end - reader->next));
+    if (!loaded)
+        note_reading(function);
+    return loaded;
 }
 
 static PyObject *read_names(Reader *reader, Py_ssize_t count)
@@ -88,7 +114,7 @@ static PyObject *call_direct(PyObject *function, bool keywords, Reader *reader)
         values = memory + 1;
     }
     PyObject *result = NULL, *names = NULL;
-    Py_ssize_t got = read_values(reader, values, count);
+    Py_ssize_t got = read_values(function, reader, values, count);
     if (got == count && (!named || (names = read_names(reader, named))))
         result = PyObject_Vectorcall(function, values,
                                      (size_t)positional | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
@@ -100,9 +126,9 @@ static PyObject *call_direct(PyObject *function, bool keywords, Reader *reader)
     return result;
 }
 
-static PyObject *call_pickled(Core *core, PyObject *function, bool keywords, Reader *reader)
+static PyObject *call_pickled(PyObject *function, bool keywords, Reader *reader)
 {
-    PyObject *loaded = pickle_loads(core, reader->next, (size_t)(reader->end - reader->next));
+    PyObject *loaded = read_pickle(function, reader);
     PyObject *result = NULL, *args = loaded, *kwargs = NULL;
     bool sound = loaded && PyTuple_CheckExact(loaded);
     if (sound && keywords) {
@@ -129,13 +155,14 @@ static PyObject *call_item(PyObject *function, PyObject *item, bool star)
     return result;
 }
 
-static PyObject *call_chunk(Core *core, struct pool_job *job, PyObject *function, int form,
-                            Reader *reader)
+static PyObject *call_chunk(struct pool_job *job, PyObject *function, int form, Reader *reader)
 {
     uint32_t part = 0;
-    PyObject *items = (form & FORM_KIND) == FORM_CHUNK
-                          ? codec_read(reader)
-                          : pickle_loads(core, reader->next, (size_t)(reader->end - reader->next));
+    PyObject *items = NULL;
+    if ((form & FORM_KIND) == FORM_CHUNK)
+        read_values(function, reader, &items, 1);
+    else
+        items = read_pickle(function, reader);
     PyObject *iterator = items ? PyObject_GetIter(items) : NULL;
     PyObject *results = iterator ? PyList_New(0) : NULL;
     PyObject *item;
@@ -154,8 +181,7 @@ static PyObject *call_chunk(Core *core, struct pool_job *job, PyObject *function
     return results;
 }
 
-static PyObject *call(Core *core, struct pool_job *job, PyObject *function, int form,
-                      Reader *reader)
+static PyObject *call(struct pool_job *job, PyObject *function, int form, Reader *reader)
 {
     int kind = form & FORM_KIND;
     switch (kind) {
@@ -164,10 +190,10 @@ static PyObject *call(Core *core, struct pool_job *job, PyObject *function, int 
         return call_direct(function, kind == FORM_CALL_KEYWORDS, reader);
     case FORM_PICKLED:
     case FORM_PICKLED_KEYWORDS:
-        return call_pickled(core, function, kind == FORM_PICKLED_KEYWORDS, reader);
+        return call_pickled(function, kind == FORM_PICKLED_KEYWORDS, reader);
     case FORM_CHUNK:
     case FORM_PICKLED_CHUNK:
-        return call_chunk(core, job, function, form, reader);
+        return call_chunk(job, function, form, reader);
     default:
         PyErr_SetString(PyExc_ValueError, "the form of a job in shared memory is unknown");
         return NULL;
@@ -296,10 +322,10 @@ int call_run(void *context, struct pool_job *job)
     Reader reader = {core, data, data + size};
     PyObject *function = NULL, *result = NULL;
     int form = codec_read_byte(&reader);
-    if (form >= 0)
-        function = read_callable(workers, pool_job_target(job), form, &reader);
+    if (form >= 0 && !(function = read_callable(workers, pool_job_target(job), form, &reader)))
+        note_reading(NULL);
     if (function)
-        result = call(core, job, function, form, &reader);
+        result = call(job, function, form, &reader);
     int status = 0;
     if (!result) {
         status = return_exception(core, job);

@@ -563,6 +563,7 @@ struct descent {
     int64_t timeout;
     struct gate *gate;
     _Atomic uint32_t *ended;
+    struct gate *other; /* where the other worker waits, so that it takes none of the levels */
 };
 
 /* The last level gets the time limit, and waits at the gate. */
@@ -604,7 +605,7 @@ static void a_late_job_deep_in_a_stack_is_killed(void)
     pool_destroy(pool);
 }
 
-/* Goes down, and at the bottom waits for a child that another worker runs. */
+/* Goes down, and at the bottom lets the other worker go on, and waits for a child that it runs. */
 static int job_descend_and_wait(struct pool_job *job, const void *argument, size_t size)
 {
     struct descent below = *(const struct descent *)argument;
@@ -615,6 +616,8 @@ static int job_descend_and_wait(struct pool_job *job, const void *argument, size
     if (below.levels-- == 0) {
         struct family family = {
             .gate = below.gate, .ended = below.ended, .timeout = POOL_FOREVER, .elsewhere = true};
+
+        harness_raise(&below.other->open);
         return job_parent(job, &family, sizeof family);
     }
     status = pool_submit(pool_current(), job_descend_and_wait, &below, size, &child);
@@ -631,12 +634,17 @@ static void a_job_that_runs_on_top_of_a_deep_stack_can_be_killed(void)
 
     for (i = 0; i < sizeof depths / sizeof *depths; i++) {
         struct gate *child = harness_shared(sizeof *child), *top = harness_shared(sizeof *top);
-        struct descent descent = {
-            .levels = depths[i], .gate = child, .ended = harness_shared(sizeof(uint32_t))};
-        struct pool_future below =
-            harness_submit(pool, job_descend_and_wait, &descent, sizeof descent);
-        struct pool_future above;
+        struct gate *other = harness_shared(sizeof *other);
+        struct descent descent = {.levels = depths[i],
+                                  .gate = child,
+                                  .ended = harness_shared(sizeof(uint32_t)),
+                                  .other = other};
+        struct pool_future beside = harness_submit(pool, job_gate, &other, sizeof other);
+        struct pool_future below, above;
 
+        REQUIRE(harness_await(&other->reached, 1), true);
+        below = harness_submit(pool, job_descend_and_wait, &descent, sizeof descent);
+        EXPECT(harness_status(&beside), 0);
         REQUIRE(harness_await(&child->reached, 1), true);
         above = harness_submit(pool, job_gate, &top, sizeof top);
         REQUIRE(harness_await(&top->reached, 1), true);
@@ -910,11 +918,16 @@ static void use_up(struct pool *pool)
     }
 }
 
+struct crowd {
+    struct gate gate;
+    _Atomic uint32_t count;
+};
+
 /* More jobs than there is room for: those that were taken run. */
-static void submit_too_many(struct pool *pool)
+static void submit_too_many(struct pool *pool, struct crowd *crowd)
 {
-    struct gate *gate = harness_shared(sizeof *gate);
-    _Atomic uint32_t *count = harness_shared(sizeof *count);
+    struct gate *gate = &crowd->gate;
+    _Atomic uint32_t *count = &crowd->count;
     struct pool_future running = harness_submit(pool, job_gate, &gate, sizeof gate);
     uint32_t taken = 0;
     int error = 0;
@@ -932,6 +945,7 @@ static void submit_too_many(struct pool *pool)
     EXPECT(*count, taken);
 }
 
+/* Context: a struct crowd, from the parent, whose shared memory it is. */
 static void work_in_a_mebibyte(void *context)
 {
     struct pool_config config;
@@ -939,7 +953,6 @@ static void work_in_a_mebibyte(void *context)
     uint64_t before;
     int error = mount_small("size=1m");
 
-    (void)context;
     if (error) {
         printf("(skipped: no mount of one's own or no seccomp, errno %d) ", -error);
         return;
@@ -951,7 +964,7 @@ static void work_in_a_mebibyte(void *context)
     EXPECT(bytes_free() < before, true);
     expect_works(pool);
     use_up(pool);
-    submit_too_many(pool);
+    submit_too_many(pool, context);
     EXPECT(pool_close(pool), 0);
     EXPECT(pool_join(pool, 20 * SECOND), 0);
     pool_destroy(pool);
@@ -960,7 +973,7 @@ static void work_in_a_mebibyte(void *context)
 
 static void a_file_system_of_one_mebibyte_is_an_error_and_never_sigbus(void)
 {
-    EXPECT(harness_fork(work_in_a_mebibyte, NULL, 50), 0);
+    EXPECT(harness_fork(work_in_a_mebibyte, harness_shared(sizeof(struct crowd)), 50), 0);
 }
 
 static void create_without_room(void *context)
