@@ -110,7 +110,7 @@ def job_timeout(part: int, fn: Callable[..., Any] | None = None) -> TimeoutError
     """
     what = "a job" if fn is None else short_repr(fn)
     error = TimeoutError(f"{what} ran longer than its time limit, and its worker was killed")
-    error.part = part  # type: ignore[attr-defined]
+    error._libpool_part = part  # type: ignore[attr-defined]
     return error
 
 
@@ -127,8 +127,8 @@ def note_lost_items(error: BaseException, first: int, count: int) -> None:
     lost = f"the results of items {first} to {first + count - 1} are lost"
     if isinstance(error, WorkerDied):
         error.add_note(f"it ran a chunk of a map: {lost}")
-    elif isinstance(error, TimeoutError) and hasattr(error, "part"):
-        error.add_note(f"it ran item {first + error.part} of a map: {lost}")
+    elif isinstance(error, TimeoutError) and hasattr(error, "_libpool_part"):
+        error.add_note(f"it ran item {first + error._libpool_part} of a map: {lost}")
 
 
 def short_repr(obj: object, limit: int = 200) -> str:

@@ -44,7 +44,7 @@ def _nanoseconds(timeout: float | None) -> int | None:
         return None
     if not timeout > 0:
         raise ValueError(f"timeout must be a positive number of seconds or None, not {timeout!r}")
-    return max(1, min(int(timeout * 1e9), 1 << 62))
+    return max(1, int(min(timeout * 1e9, float(1 << 62))))
 
 
 def _checked_retries(retries: int) -> int:
@@ -116,7 +116,7 @@ class Base(_core.Workers):
             timeout=_nanoseconds(timeout),
             retries=_checked_retries(retries),
             memory_limit=memory_limit,
-            worker_jobs=tasks or 0,
+            worker_jobs=min(tasks or 0, (1 << 64) - 1),
         )
         _running.add(self)
 

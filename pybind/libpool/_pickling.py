@@ -327,6 +327,8 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
 
 def dumps_exception(exc: BaseException) -> bytes:
     """Pickle what a job raised: the exception, or what can be told of it, and its traceback."""
+    # How far a job of this one got is nothing that the next host could make sense of.
+    vars(exc).pop("_libpool_part", None)
     if memory_limit and isinstance(exc, MemoryError):
         exc.add_note(f"this pool's workers may allocate {memory_limit} bytes each (memory_limit)")
     text = "".join(traceback.format_exception(exc))

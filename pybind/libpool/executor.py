@@ -141,15 +141,16 @@ class Executor(Base, concurrent.futures.Executor):
             raise ValueError("chunksize must be >= 1.")
         end = None if timeout is None else timeout + time.monotonic()
         if chunksize == 1:
-            return _results([self.submit(fn, *args) for args in zip(*iterables, strict=False)], end)
+            calls = [(self.submit(fn, *args), 1) for args in zip(*iterables, strict=False)]
+            return _results(calls, end)
         chunks: Iterator[list[Any]]
         if len(iterables) == 1:
             chunks = _chunks(iter(iterables[0]), chunksize)
         else:
             chunks = _chunks(zip(*iterables, strict=False), chunksize)
         star = len(iterables) != 1
-        futures = [self.submit_chunk(fn, chunk, star) for chunk in chunks]
-        return _flattened(_results(futures, end, chunksize))
+        sent = [(self.submit_chunk(fn, chunk, star), len(chunk)) for chunk in chunks]
+        return _flattened(_results(sent, end))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more jobs; the workers end when those that were submitted have ended.
@@ -180,27 +181,28 @@ def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _results(
-    futures: list[_core.Future[T]], end: float | None, chunksize: int = 1
+    sent: list[tuple[_core.Future[T], int]], end: float | None
 ) -> Generator[T, None, None]:
-    # Not to be a reason for a result to live longer, each future is dropped before its result is
-    # handed out.
-    futures.reverse()
+    # `sent` are futures, and how many calls each has. Not to be a reason for a result to live
+    # longer, each future is dropped before its result is handed out.
+    sent.reverse()
     first = 0
     try:
-        while futures:
-            yield _result_or_cancel(futures.pop(), end, first, chunksize)
-            first += chunksize
+        while sent:
+            count = sent[-1][1]
+            yield _result_or_cancel(sent.pop()[0], end, first, count)
+            first += count
     finally:
-        for future in futures:
+        for future, _ in sent:
             future.cancel()
 
 
-def _result_or_cancel(future: _core.Future[T], end: float | None, first: int, chunksize: int) -> T:
+def _result_or_cancel(future: _core.Future[T], end: float | None, first: int, count: int) -> T:
     try:
         try:
             return future.result(None if end is None else end - time.monotonic())
         except Exception as error:
-            note_lost_items(error, first, chunksize)
+            note_lost_items(error, first, count)
             raise
         finally:
             future.cancel()

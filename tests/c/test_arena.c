@@ -93,7 +93,7 @@ static void each_size_comes_from_the_smallest_class_that_it_fits(void)
     EXPECT(fixture.arena.classes, 22 - 8 + 1);
     EXPECT(ref_class(alloc(&fixture.arena, 0)), 0);
     EXPECT(ref_class(alloc(&fixture.arena, 1)), 0);
-    for (size_class = 0; size_class < fixture.arena.classes; size_class ++) {
+    for (size_class = 0; size_class < fixture.arena.classes; size_class++) {
         block_ref ref = alloc(&fixture.arena, UINT64_C(256) << size_class);
 
         EXPECT(ref_class(ref), size_class);
@@ -313,7 +313,8 @@ static void any_block_that_is_found_lies_in_the_segment(void)
     make(&fixture, 4 * MEBIBYTE, LARGEST);
     for (i = 0; i < 20000; i++) {
         unsigned size_class = (unsigned)(i % fixture.arena.classes);
-        uint32_t index = (uint32_t)(harness_random(&random) % fixture.arena.size_class[size_class].entries);
+        uint32_t entries = fixture.arena.size_class[size_class].entries;
+        uint32_t index = (uint32_t)(harness_random(&random) % entries);
         block_ref ref = block_ref_make(size_class, index);
         uint64_t length, begin;
         void *memory;

@@ -1,4 +1,5 @@
-/* Functions by module and offset: there and back, hostile ids, more of them than the cache takes. */
+/* Functions by module and offset: there and back, hostile ids, more of them than the cache
+ * takes. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>

@@ -37,7 +37,7 @@ static unsigned list_ranges(const struct pool *pool, struct range *ranges)
     ranges[count++] = (struct range){pool->jobs.map.level[1], 64};
     ranges[count++] = (struct range){pool->jobs.map.level[2], 8};
     ranges[count++] = (struct range){arena->header, 4096};
-    for (size_class = 0; size_class < arena->classes && size_class < 12; size_class ++) {
+    for (size_class = 0; size_class < arena->classes && size_class < 12; size_class++) {
         ranges[count++] = (struct range){arena->size_class[size_class].words, 256};
         ranges[count++] = (struct range){arena->size_class[size_class].details, 256};
         ranges[count++] = (struct range){arena->size_class[size_class].map.level[0], 8};

@@ -676,7 +676,8 @@ static struct pool *pool_of_config(int workers, uint64_t shared_limit, uint64_t 
     return pool;
 }
 
-/* Argument: bytes of private memory to have for a moment. By mmap(), which sanitizers leave alone. */
+/* Argument: bytes of private memory to have for a moment. By mmap(), which sanitizers leave
+ * alone. */
 static int job_have(struct pool_job *job, const void *argument, size_t size)
 {
     size_t bytes = *(const size_t *)argument;

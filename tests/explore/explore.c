@@ -343,8 +343,8 @@ static int list_options(int8_t options[OPTIONS_MAX])
     bool alone = last_ready && scenario->private &&
                  scenario->private(last, processes[last].pending) &&
                  !(mortal(last) && scenario->deaths - chosen > 1);
-    bool may_switch = !alone && (!last_ready || scenario->preemptions < 0 ||
-                                 preemptions < scenario->preemptions);
+    bool may_switch =
+        !alone && (!last_ready || scenario->preemptions < 0 || preemptions < scenario->preemptions);
     int i, count = 0;
 
     if (last_ready)

@@ -88,7 +88,8 @@ void explore_forget(uint64_t remembered);
 /* The process has learnt `value` by plain loads, and acts on it. */
 void explore_remember(uint64_t value);
 
-/* The process dies here, of a signal that it waited for: not one of `deaths`, but repaired alike. */
+/* The process dies here, of a signal that it waited for: not one of `deaths`, but repaired
+ * alike. */
 _Noreturn void explore_die(void);
 
 /* In a repairing process: which process's death it is to repair. */

@@ -27,9 +27,7 @@ from seeded import MUTANTS, Mutant
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent.parent / "libpool" / "src"
 INCLUDE = HERE.parent.parent / "libpool" / "include"
-LAYERS = (
-    "ring freemap arena job wake schedule run worker submit future repair".split()
-)
+LAYERS = "ring freemap arena job wake schedule run worker submit future repair".split()
 SUPPORT = "explore stubs simulation".split()
 FLAGS = (
     "-std=c11 -D_GNU_SOURCE -DPOOL_EXPLORE -O2 -w -U_FORTIFY_SOURCE -fno-strict-aliasing -pthread"

@@ -669,7 +669,10 @@ bool""",
         "a worker takes a slot before it says that it may have some",
         "submit.c",
         (
-            ("    touch(pool);\n    error = take_slot(pool, &index);\n", "    error = take_slot(pool, &index);\n    touch(pool);\n"),
+            (
+                "    touch(pool);\n    error = take_slot(pool, &index);\n",
+                "    error = take_slot(pool, &index);\n    touch(pool);\n",
+            ),
         ),
         POOL,
         "1 worker, a nested job; a death",

@@ -1,5 +1,5 @@
-/* A whole pool in the explorer: process 0 is the host, 1.. are workers, then come further threads of
- * the host, then the stretches of the supervisor's life that begin with a death. */
+/* A whole pool in the explorer: process 0 is the host, 1.. are workers, then come further
+ * threads of the host, then the stretches of the supervisor's life that begin with a death. */
 #ifndef SIMULATION_H
 #define SIMULATION_H
 

@@ -76,8 +76,8 @@ static void setup(void)
     word_before = *word_of_job();
 }
 
-/* Nobody here pushes, sleeps for want of a job, or looks who does: what is done to rings, wake words
- * and bells is seen by nobody else. */
+/* Nobody here pushes, sleeps for want of a job, or looks who does: what is done to rings, wake
+ * words and bells is seen by nobody else. */
 static bool concerns_nobody(int process, const volatile void *address)
 {
     const struct pool *pool = simulation_pool(process);
@@ -333,7 +333,13 @@ int main(int argc, char **argv)
         {"every two wait and a cancel", {WAITS, WORKS, COPY, CANCELS}, 1, 1, 0, -1, true},
         {"every two claim; a death", {WAITS, WORKS, WORKS, REPAIRS}, 2, 1, 1, -1, true},
         {"every finish and break; a death", {WAITS, WORKS, BREAKS, REPAIRS}, 1, 1, 1, -1, true},
-        {"every finish and kill; a death", {WAITS, WORKS, KILLS, REPAIRS, REPAIRS}, 1, 1, 1, -1, true},
+        {"every finish and kill; a death",
+         {WAITS, WORKS, KILLS, REPAIRS, REPAIRS},
+         1,
+         1,
+         1,
+         -1,
+         true},
         {"every two wait; a death", {WAITS, WORKS, COPY, REPAIRS}, 1, 1, 1, -1, true},
     };
     size_t i;

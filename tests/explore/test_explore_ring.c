@@ -17,7 +17,8 @@ struct variant {
     int producers, consumers;
     int items, looks; /* of each producer, and of each consumer */
     unsigned first_bits, last_bits;
-    uint32_t laps_left; /* to the lap in which the sequence overflows; 0: start with the first lap */
+    uint32_t
+        laps_left; /* to the lap in which the sequence overflows; 0: start with the first lap */
     int deaths, preemptions;
     bool longer;
 };
@@ -28,8 +29,8 @@ static _Atomic uint64_t *claims;
 /* What came of a push that returned; of one producer each. */
 static enum { NOT_YET, IN, REFUSED } pushed[EXPLORE_PROCESSES * ITEMS_MAX];
 
-/* As if the ring had been in use for long: in the lap that is so far from the overflow, all cells but
- * the last are done with. */
+/* As if the ring had been in use for long: in the lap that is so far from the overflow, all
+ * cells but the last are done with. */
 static void wind_on(uint32_t laps_left)
 {
     struct ring_level *words = &header_of(&ring)->level[0];
@@ -50,8 +51,8 @@ static void setup(void)
     memset(pushed, 0, sizeof pushed);
     segment_init(&segment, EXPLORE_MEMORY);
     ring_plan(&ring, &segment, variant->first_bits, variant->last_bits);
-    claims = segment_at(&segment, segment_reserve(&segment, sizeof *claims * EXPLORE_PROCESSES *
-                                                                ITEMS_MAX));
+    claims = segment_at(&segment,
+                        segment_reserve(&segment, sizeof *claims * EXPLORE_PROCESSES * ITEMS_MAX));
     ring_start(&ring);
     if (variant->laps_left)
         wind_on(variant->laps_left);

@@ -15,7 +15,7 @@
 struct variant {
     const char *name;
     int workers, submitters;
-    int jobs; /* of each submitter */
+    int jobs;                      /* of each submitter */
     enum { ALONE, TOGETHER } kind; /* whether each job waits until all of them run */
     bool replaced;                 /* a dead worker is */
     int deaths, preemptions;
