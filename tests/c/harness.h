@@ -103,10 +103,7 @@ struct harness_test {
     void (*run)(void);
 };
 
-#define TEST(function)                                                                             \
-    {                                                                                              \
-#function, function                                                                        \
-    }
+#define TEST(function) {#function, function}
 #define HARNESS_MAIN(suite, tests)                                                                 \
     int main(int argc, char **argv)                                                                \
     {                                                                                              \

@@ -259,7 +259,7 @@ struct attempt {
     _Atomic uint32_t *runs;
     int32_t deaths; /* in so many of its first runs it dies */
     int32_t how;    /* of this signal, or, below 0, with this exit status */
-};                  /* then a pattern, up to the size of the argument */
+}; /* then a pattern, up to the size of the argument */
 
 static unsigned char pattern(size_t i)
 {

@@ -250,7 +250,8 @@ bool""",
         "arena.c",
         (
             (
-                "                !hold(arena, size_class, index, owner))\n                continue;\n",
+                "                !hold(arena, size_class, index, owner))\n"
+                "                continue;\n",
                 "                shared_load(word_of(arena, size_class, index), ACQUIRE))\n"
                 "                continue;\n",
             ),
