@@ -25,14 +25,16 @@ static struct crash_plan *plan_of_environment(void)
         mmap(NULL, sizeof *plan, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     const char *text = getenv("LIBPOOL_CRASH");
     unsigned role, which, point;
+    int i;
 
     if (plan == MAP_FAILED)
         abort(); /* a test could not mean anything without it */
-    plan->role = CRASH_ROLES;
+    for (i = 0; i < CRASH_DEATHS; i++)
+        plan->death[i].role = CRASH_ROLES;
     if (text && sscanf(text, "%u %u %u", &role, &which, &point) == 3 && role < CRASH_ROLES) {
-        plan->role = (enum crash_role)role;
-        plan->incarnation = which;
-        plan->point = point;
+        plan->death[0].role = (enum crash_role)role;
+        plan->death[0].incarnation = which;
+        plan->death[0].point = point;
     }
     return plan;
 }
@@ -55,27 +57,33 @@ static void begin(void)
         incarnation = atomic_fetch_add(&crash_plan->begun[role], 1);
 }
 
-static _Noreturn void die(const char *file, int line)
+static _Noreturn void die(struct crash_death *death, const char *file, int line)
 {
-    crash_plan->file = file;
-    crash_plan->line = line;
-    crash_plan->pid = getpid();
-    crash_plan->time = system_now();
-    atomic_store(&crash_plan->reached, 1);
+    death->file = file;
+    death->line = line;
+    death->pid = getpid();
+    death->time = system_now();
+    atomic_store(&death->reached, 1);
     for (;;)
         raise(SIGKILL);
 }
 
 void crash_point(const char *file, int line)
 {
+    int i;
+
     if (!known || forks != fork_count())
         begin();
-    if (forks - forks_first != crash_plan->role || incarnation != crash_plan->incarnation)
-        return;
-    if (points == crash_plan->point)
-        die(file, line);
+    for (i = 0; i < CRASH_DEATHS; i++) {
+        struct crash_death *death = &crash_plan->death[i];
+
+        if (forks - forks_first != death->role || incarnation != death->incarnation)
+            continue;
+        if (points == death->point)
+            die(death, file, line);
+        atomic_store(&death->passed, points + 1);
+    }
     points++;
-    atomic_store(&crash_plan->passed, points);
 }
 
 #endif

@@ -15,16 +15,13 @@
 /* A process's role is the number of forks between it and the first one that came to a point. */
 enum crash_role { CRASH_HOST, CRASH_SUPERVISOR, CRASH_WORKER, CRASH_ROLES };
 
-/* In memory that all the processes share. */
-struct crash_plan {
-    /* Set before the first process comes to a point: the incarnation'th process of this role, from
-     * 0 in the order of their first points, dies before its point'th point. */
+/* Which process dies where, and that it has done so. */
+struct crash_death {
+    /* The incarnation'th process of this role, from 0 in the order of their first points, dies
+     * before its point'th point. Role CRASH_ROLES: nobody does. */
     enum crash_role role;
     uint32_t incarnation, point;
-
-    /* How many processes of each role have come to a point. */
-    _Atomic uint32_t begun[CRASH_ROLES];
-    /* Of the wanted process: how many points it has passed. */
+    /* How many points that process has passed. */
     _Atomic uint32_t passed;
     /* Written by the process right before it dies. */
     _Atomic uint32_t reached; /* 1: the members below are set */
@@ -34,9 +31,18 @@ struct crash_plan {
     int line;
 };
 
-/* Set by a test before it forks. If it is not, the first process to come to a point takes the plan
- * from the environment, LIBPOOL_CRASH="role incarnation point" in numbers, or makes one in which
- * nobody dies. */
+#define CRASH_DEATHS 2
+
+/* In memory that all the processes share. `death` is set before the first of them comes to a
+ * point. */
+struct crash_plan {
+    struct crash_death death[CRASH_DEATHS];
+    /* How many processes of each role have come to a point. */
+    _Atomic uint32_t begun[CRASH_ROLES];
+};
+
+/* Set by a test before it forks. If it is not, the first process to come to a point takes one death
+ * from the environment, LIBPOOL_CRASH="role incarnation point" in numbers, or plans none. */
 extern struct crash_plan *crash_plan;
 
 /* One thread of a process only. */

@@ -174,6 +174,8 @@ static enum peek peek_level(struct ring *ring, uint32_t level, struct ring_curso
         uint64_t found = shared_load(cell, SEQ_CST);
         uint32_t sequence = cell_sequence(found);
 
+        if (found == SEALED) /* looks like a full cell of the last lap before the sequence wraps */
+            return DRAINED;
         if (sequence == empty + 1) {
             cursor->position = head;
             cursor->cell = found;
@@ -181,8 +183,6 @@ static enum peek peek_level(struct ring *ring, uint32_t level, struct ring_curso
             cursor->item = cell_item(found);
             return FOUND;
         }
-        if (found == SEALED)
-            return DRAINED;
         if (sequence != empty && sequence - empty <= AHEAD_MAX) {
             /* Done with by somebody whose move of the head we may do: it lags. */
             if (shared_cas(&words->head, &head, head + 1, ACQ_REL))

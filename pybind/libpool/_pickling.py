@@ -327,6 +327,9 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
 
 def dumps_exception(exc: BaseException) -> bytes:
     """Pickle what a job raised: the exception, or what can be told of it, and its traceback."""
+    if isinstance(exc, MemoryError):
+        # What the job has filled the memory with is in its frames, and we need some, too.
+        traceback.clear_frames(exc.__traceback__)
     # How far a job of this one got is nothing that the next host could make sense of.
     vars(exc).pop("_libpool_part", None)
     if memory_limit and isinstance(exc, MemoryError):
