@@ -6,6 +6,7 @@ import concurrent.futures
 import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from types import TracebackType
 from typing import Any, TypeVar
 
 from libpool import _core
@@ -170,6 +171,18 @@ class Executor(Base, concurrent.futures.Executor):
             self.join()
         else:
             self._linger()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Ctrl-C interrupts ProcessPoolExecutor's workers, too, and so ends its jobs. Here it is
+        # the host's alone.
+        if exc_type is not None and issubclass(exc_type, KeyboardInterrupt):
+            self.terminate()
+        self.shutdown()
 
     def _at_exit(self) -> None:
         self.shutdown()

@@ -212,7 +212,6 @@ def test_ctrl_c_while_pools_are_made_and_closed_leaves_no_process(
     assert code == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the supervisor starts with the host's handler")
 def test_ctrl_c_while_the_supervisor_starts_is_the_hosts(host: Callable[..., Host]) -> None:
     program = host(
         """
@@ -238,7 +237,6 @@ def test_ctrl_c_while_the_supervisor_starts_is_the_hosts(host: Callable[..., Hos
     assert errors == ""
 
 
-@pytest.mark.xfail(strict=True, reason="Executor.__exit__ waits for jobs that nobody interrupts")
 def test_ctrl_c_within_the_context_ends_what_runs(host: Callable[..., Host]) -> None:
     # ProcessPoolExecutor's workers are interrupted as well, so that its jobs end, and the context.
     program = host(
