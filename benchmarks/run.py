@@ -25,6 +25,7 @@ import memory
 import native
 import payload
 import replacement
+import respawn
 import startup
 import throughput
 from harness import Options, Row, Skipped, table
@@ -39,6 +40,7 @@ FAMILIES: dict[str, Callable[[Options], Iterator[Row | Skipped]]] = {
     "payload": payload.rows,
     "memory": memory.rows,
     "replacement": replacement.rows,
+    "respawn": respawn.rows,
     "native": native.rows,
 }
 
