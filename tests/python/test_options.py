@@ -78,7 +78,7 @@ def test_a_late_jobs_worker_is_killed_and_replaced_and_others_go_on(
     assert other.running()
     held.open()
     assert other.result(20) == "other"
-    assert worker_count(workers) == 3
+    until(lambda: worker_count(workers) == 3)
 
 
 def test_time_counts_running_and_not_waiting(started: Gate, held: Gate) -> None:
@@ -761,7 +761,7 @@ def test_kill_ends_a_job_that_runs_and_cancel_does_not(
     assert other.running()
     never.open()
     assert other.result(20) == "other"
-    assert worker_count(workers) == 3
+    until(lambda: worker_count(workers) == 3)
 
 
 def test_kill_of_an_ended_job_is_refused(workers: Any) -> None:
@@ -775,7 +775,7 @@ def test_kill_of_an_ended_job_is_refused(workers: Any) -> None:
     until(unseen.done)
     assert unseen.kill() is False
     assert unseen.result() == 16
-    assert worker_count(workers) == 2
+    until(lambda: worker_count(workers) == 2)
 
 
 def test_kill_takes_no_arguments(workers: Any) -> None:
