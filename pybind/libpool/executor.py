@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from libpool import _core
 from libpool._errors import note_lost_items
@@ -177,12 +177,13 @@ class Executor(Base, concurrent.futures.Executor):
         exc_type: type[BaseException] | None,
         exc_value: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> Literal[False]:
         # Ctrl-C interrupts ProcessPoolExecutor's workers, too, and so ends its jobs. Here it is
         # the host's alone.
         if exc_type is not None and issubclass(exc_type, KeyboardInterrupt):
             self.terminate()
         self.shutdown()
+        return False
 
     def _at_exit(self) -> None:
         self.shutdown()

@@ -45,8 +45,14 @@ struct victim {
 
 /* The worker that dies first, where a death is what makes its replacement, or a repair: in the
  * middle of its jobs. */
-#define FIRST_WORKER {.role = CRASH_WORKER, .point = 40}
-#define NOBODY {.role = CRASH_ROLES}
+#define FIRST_WORKER                                                                               \
+    {                                                                                              \
+        .role = CRASH_WORKER, .point = 40                                                          \
+    }
+#define NOBODY                                                                                     \
+    {                                                                                              \
+        .role = CRASH_ROLES                                                                        \
+    }
 
 static const struct victim victims[] = {
     {"worker", {.role = CRASH_WORKER}, NOBODY, 4, 1},

@@ -1,4 +1,4 @@
-/* The explorer: coroutines, decisions, states seen. */
+/* The explorer: coroutines and decisions. */
 #include "explore.h"
 
 #include <setjmp.h>
@@ -9,6 +9,7 @@
 #include <ucontext.h>
 
 #include "atomic.h"
+#include "trace.h"
 
 #define STACK (64 * 1024)
 #define DEPTH_MAX 4096
@@ -62,44 +63,6 @@ static uint64_t mix(uint64_t a, uint64_t b)
     x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
     return x ^ (x >> 31);
-}
-
-/* ---- States seen: an open hash set that grows ---- */
-
-static uint64_t *seen;
-static size_t seen_count, seen_room;
-
-static void grow_seen(void)
-{
-    size_t i, slot, room = seen_room ? seen_room * 2 : 1 << 16;
-    uint64_t *bigger = calloc(room, sizeof *bigger);
-
-    if (!bigger)
-        abort();
-    for (i = 0; i < seen_room; i++)
-        if (seen[i]) {
-            for (slot = seen[i] & (room - 1); bigger[slot]; slot = (slot + 1) & (room - 1))
-                ;
-            bigger[slot] = seen[i];
-        }
-    free(seen);
-    seen = bigger;
-    seen_room = room;
-}
-
-static bool add_seen(uint64_t state)
-{
-    size_t slot;
-
-    if (seen_count * 4 >= seen_room * 3)
-        grow_seen();
-    state += state == 0; /* 0 is an empty place */
-    for (slot = state & (seen_room - 1); seen[slot]; slot = (slot + 1) & (seen_room - 1))
-        if (seen[slot] == state)
-            return false;
-    seen[slot] = state;
-    seen_count++;
-    return true;
 }
 
 /* ---- Coroutines ---- */
@@ -453,81 +416,4 @@ struct explore_result explore(const struct explore_scenario *what)
         }
     result.states = seen_count;
     return result;
-}
-
-/* ---- The programs ---- */
-
-static bool longer_too;
-static const char *only;
-static int reported, failures;
-static uint64_t total_executions, total_states, total_steps;
-
-void explore_arguments(int argc, char **argv)
-{
-    int i;
-
-    for (i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--long") == 0)
-            longer_too = true;
-        else
-            only = argv[i];
-}
-
-/* Where each step of the failed execution was, a line for each stretch of one process. */
-static void print_trace(void)
-{
-    int i;
-
-    for (i = 0; i < depth; i++) {
-        struct decision *decision = &decisions[i];
-        const char *name;
-
-        if (decision->process < 0) {
-            printf("\n    %d dies", ~decision->process);
-            continue;
-        }
-        if (i == 0 || decisions[i - 1].process != decision->process)
-            printf("\n    %d:", decision->process);
-        if (!decision->file)
-            continue;
-        name = strrchr(decision->file, '/');
-        printf(" %s:%d", name ? name + 1 : decision->file, decision->line);
-    }
-    printf("\n");
-}
-
-void explore_report(const struct explore_scenario *what, bool longer)
-{
-    struct explore_result found;
-    char bound[32] = "every interleaving", death[32] = "no death";
-
-    if (only ? strcmp(only, what->name) != 0 : longer && !longer_too)
-        return;
-    found = explore(what);
-    reported++;
-    total_executions += found.executions;
-    total_states += found.states;
-    total_steps += found.steps;
-    if (what->preemptions >= 0)
-        snprintf(bound, sizeof bound, "%d pre-emptions", what->preemptions);
-    if (what->deaths)
-        snprintf(death, sizeof death, "%d anywhere", what->deaths);
-    printf("%-46s %-18s  deaths: %-10s %9llu executions %9llu states %11llu steps, "
-           "%3d in an operation: %s\n",
-           what->name, bound, what->deaths ? death : "none", (unsigned long long)found.executions,
-           (unsigned long long)found.states, (unsigned long long)found.steps, found.operation,
-           found.failure ? found.failure : "ok");
-    if (found.failure) {
-        failures++;
-        print_trace();
-    }
-    fflush(stdout);
-}
-
-int explore_finish(void)
-{
-    printf("%d scenarios: %llu executions, %llu states, %llu steps, %d failures\n", reported,
-           (unsigned long long)total_executions, (unsigned long long)total_states,
-           (unsigned long long)total_steps, failures);
-    return reported && !failures ? EXIT_SUCCESS : EXIT_FAILURE;
 }
