@@ -239,6 +239,11 @@ POOL_API void *pool_job_reserve(struct pool_job *job, size_t size);
 /* Copies `data` to the result: 0 or -ENOMEM. */
 POOL_API int pool_job_return(struct pool_job *job, const void *data, size_t size);
 
+/* Keeps the memory of the job's argument beyond its end, until pool_drop(*reference) or this
+ * worker's death. To be called before the function returns, and from its thread. -EINVAL: the
+ * argument is so small that it lies in the job's slot. */
+POOL_API int pool_job_keep(struct pool_job *job, uint64_t *reference);
+
 /* Says that the job begins with its part number `part`: its time limit counts anew from here,
  * and if it is killed the submitter can ask by pool_future_part() how far it got. For jobs that
  * have options; for others it does nothing. */
@@ -251,12 +256,25 @@ POOL_API const void *pool_job_argument(const struct pool_job *job, size_t *size)
 /* ---- Shared blocks -------------------------------------------------------------------------- */
 
 /* A block of shared memory that every worker of the pool sees, named by a reference that may be
- * passed in arguments. It lives until pool_free() or the end of the pool. Also in a job; a block
- * allocated in a job outlives the worker. */
+ * passed in arguments; aligned to 256 bytes. It lives until pool_free() or the end of the pool, and
+ * longer as long as somebody holds it. Also in a job; a block allocated in a job outlives the
+ * worker. */
 POOL_API int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memory);
 POOL_API void pool_free(struct pool *pool, uint64_t reference);
 /* -EINVAL: no such block. Also in a job. */
 POOL_API int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *size);
+
+/* This process holds the block from here on, until pool_drop() or its death: freed meanwhile, the
+ * block can be looked up no more, but its memory stays as it is until the last holder lets go. Holding
+ * a block twice is as holding it once. The caller has to know that it is not being freed right now: a job
+ * whose submitter frees the block only after the job's end may hold it. -EINVAL: no such block.
+ * Also in a job. Two threads must not hold and drop the same block at the same time. */
+POOL_API int pool_hold(struct pool *pool, uint64_t reference);
+POOL_API void pool_drop(struct pool *pool, uint64_t reference);
+
+/* The reference of the block in which `address` lies, and how far from its begin; 0 where there is
+ * none. Also in a job. */
+POOL_API uint64_t pool_find(struct pool *pool, const void *address, size_t *offset);
 
 /* ---- Completions, for event loops and callback threads (host only) -------------------------- */
 

@@ -11,8 +11,10 @@
 #define SMALL_CLASS_BITS 12
 #define BATCH_BYTES (UINT64_C(1) << 16)
 
-/* A block word: [owner or job:32][unused:24][state:8]. It changes by compare-and-swap only. */
-enum block_state { BLOCK_FREE, BLOCK_HELD, BLOCK_ATTACHED, BLOCK_SHARED };
+/* A block word: [owner, job or stamp:32][unused:24][state:8]. It changes by compare-and-swap only.
+ * A block that is shared or released has the stamp of its allocation: who comes late with the last
+ * step of freeing it can't take it for what it is later. */
+enum block_state { BLOCK_FREE, BLOCK_HELD, BLOCK_ATTACHED, BLOCK_SHARED, BLOCK_RELEASED };
 
 static inline uint64_t block_word(enum block_state state, uint32_t owner)
 {
@@ -20,6 +22,11 @@ static inline uint64_t block_word(enum block_state state, uint32_t owner)
 }
 
 #define FREE_WORD UINT64_C(0)
+
+static inline enum block_state word_state(uint64_t word)
+{
+    return (enum block_state)(word & 0xff);
+}
 
 struct block_details {
     /* Payload bytes. Written by the holder before it passes the block on; read by anybody, who
@@ -29,6 +36,8 @@ struct block_details {
     _Atomic uint64_t committed;
     /* The tick of its last use. Written by the holder. */
     _Atomic uint32_t used;
+    /* How often it has been allocated. Written by the holder. */
+    _Atomic uint32_t stamp;
 };
 
 struct arena_header {
@@ -93,18 +102,37 @@ static inline struct block_details *details_of(const struct arena *arena, unsign
            index;
 }
 
+static inline uint32_t stamp_of(const struct arena *arena, block_ref ref)
+{
+    return shared_load(&details_of(arena, ref_class(ref), ref_index(ref))->stamp, RELAXED);
+}
+
+/* The word with the holder's bit of process `owner`, and that bit. */
+static inline _Atomic uint64_t *holders_of(const struct arena *arena, unsigned size_class,
+                                           uint32_t index)
+{
+    return (_Atomic uint64_t *)segment_at(arena->segment, arena->size_class[size_class].holders) +
+           (uint64_t)index * arena->holder_words;
+}
+
+static inline uint64_t holder_bit(uint16_t owner)
+{
+    return UINT64_C(1) << owner % 64;
+}
+
 static inline uint64_t block_offset(const struct arena *arena, unsigned size_class, uint32_t index)
 {
     return arena->size_class[size_class].blocks + ((uint64_t)index << class_bits(size_class));
 }
 
-void arena_plan(struct arena *arena, struct segment *segment, uint64_t largest)
+void arena_plan(struct arena *arena, struct segment *segment, unsigned processes, uint64_t largest)
 {
     unsigned size_class;
 
     arena->segment = segment;
     arena->header = segment_reserve(segment, sizeof(struct arena_header));
     arena->classes = 0;
+    arena->holder_words = (processes + 63) / 64;
     for (size_class = 0; size_class < ARENA_CLASSES; size_class++) {
         struct arena_class *c = &arena->size_class[size_class];
         uint64_t entries = largest >> class_bits(size_class);
@@ -116,6 +144,8 @@ void arena_plan(struct arena *arena, struct segment *segment, uint64_t largest)
         freemap_plan(&c->map, segment, c->entries);
         c->words = segment_reserve(segment, c->entries * sizeof(uint64_t));
         c->details = segment_reserve(segment, c->entries * sizeof(struct block_details));
+        c->holders =
+            segment_reserve(segment, (uint64_t)c->entries * arena->holder_words * sizeof(uint64_t));
         c->blocks = segment_reserve(segment, (uint64_t)c->entries << class_bits(size_class));
         arena->classes++;
     }
@@ -179,6 +209,11 @@ static int extend(struct arena *arena, unsigned size_class, uint16_t owner, uint
             error =
                 segment_commit(arena->segment, c->details + count * sizeof(struct block_details),
                                more * sizeof(struct block_details));
+        if (!error && arena->holder_words)
+            error = segment_commit(
+                arena->segment,
+                c->holders + (uint64_t)count * arena->holder_words * sizeof(uint64_t),
+                (uint64_t)more * arena->holder_words * sizeof(uint64_t));
         if (!error && class_bits(size_class) < SMALL_CLASS_BITS)
             error = segment_commit(arena->segment, block_offset(arena, size_class, count),
                                    (uint64_t)more << class_bits(size_class));
@@ -230,6 +265,7 @@ static int commit_block(struct arena *arena, unsigned size_class, uint32_t index
 int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *ref)
 {
     int size_class = class_for(arena, size);
+    struct block_details *details;
     uint32_t index = 0;
     bool held = false;
     int error;
@@ -250,9 +286,10 @@ int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *r
         *ref = 0;
         return error;
     }
-    shared_store(&details_of(arena, (unsigned)size_class, index)->size, size, RELAXED);
-    shared_store(&details_of(arena, (unsigned)size_class, index)->used,
-                 shared_load(tick_of(arena), RELAXED), RELAXED);
+    details = details_of(arena, (unsigned)size_class, index);
+    shared_store(&details->size, size, RELAXED);
+    shared_store(&details->used, shared_load(tick_of(arena), RELAXED), RELAXED);
+    shared_store(&details->stamp, shared_load(&details->stamp, RELAXED) + 1, RELAXED);
     return 0;
 }
 
@@ -274,8 +311,8 @@ int arena_lookup(const struct arena *arena, block_ref ref, void **memory, uint64
 bool arena_is_shared(const struct arena *arena, block_ref ref)
 {
     return ref_valid(arena, ref) && ref_index(ref) < checked_count(arena, ref_class(ref)) &&
-           shared_load(word_of(arena, ref_class(ref), ref_index(ref)), ACQUIRE) ==
-               block_word(BLOCK_SHARED, 0);
+           word_state(shared_load(word_of(arena, ref_class(ref), ref_index(ref)), ACQUIRE)) ==
+               BLOCK_SHARED;
 }
 
 static bool pass_on(struct arena *arena, block_ref ref, uint16_t owner, uint64_t to)
@@ -293,7 +330,8 @@ bool arena_attach(struct arena *arena, block_ref ref, uint16_t owner, uint32_t j
 
 bool arena_share(struct arena *arena, block_ref ref, uint16_t owner)
 {
-    return pass_on(arena, ref, owner, block_word(BLOCK_SHARED, 0));
+    return ref_valid(arena, ref) &&
+           pass_on(arena, ref, owner, block_word(BLOCK_SHARED, stamp_of(arena, ref)));
 }
 
 bool arena_free_held(struct arena *arena, block_ref ref, uint16_t owner)
@@ -301,14 +339,112 @@ bool arena_free_held(struct arena *arena, block_ref ref, uint16_t owner)
     return release(arena, ref, block_word(BLOCK_HELD, owner));
 }
 
+/* ---- Holders ---- */
+
+static bool is_held(const struct arena *arena, block_ref ref)
+{
+    unsigned i;
+
+    for (i = 0; i < arena->holder_words; i++)
+        if (shared_load(holders_of(arena, ref_class(ref), ref_index(ref)) + i, SEQ_CST) != 0)
+            return true;
+    return false;
+}
+
+/* RELEASED -> FREE if nobody holds it. Who releases it and who drops it write first, the word and
+ * the bit, and then look at what the other writes, all sequentially consistent: so one of them sees
+ * both, and if both do, the compare-and-swap lets one through. Death before it: the repair, which
+ * looks at every block, comes here again. */
+static void reclaim(struct arena *arena, block_ref ref)
+{
+    uint64_t word = shared_load(word_of(arena, ref_class(ref), ref_index(ref)), SEQ_CST);
+
+    if (word_state(word) == BLOCK_RELEASED && !is_held(arena, ref))
+        release(arena, ref, word);
+}
+
 bool arena_free_attached(struct arena *arena, block_ref ref, uint32_t job)
 {
-    return release(arena, ref, block_word(BLOCK_ATTACHED, job));
+    uint64_t word = block_word(BLOCK_ATTACHED, job);
+
+    if (!ref_valid(arena, ref) || ref_index(ref) >= checked_count(arena, ref_class(ref)))
+        return false;
+    /* Only the job's worker comes to hold it, before the job's end, which we come after. */
+    if (!is_held(arena, ref))
+        return release(arena, ref, word);
+    /* ATTACHED -> RELEASED: one wins. */
+    if (!shared_cas(word_of(arena, ref_class(ref), ref_index(ref)), &word,
+                    block_word(BLOCK_RELEASED, stamp_of(arena, ref)), SEQ_CST))
+        return false;
+    reclaim(arena, ref);
+    return true;
 }
 
 bool arena_free_shared(struct arena *arena, block_ref ref)
 {
-    return release(arena, ref, block_word(BLOCK_SHARED, 0));
+    _Atomic uint64_t *at;
+    uint64_t word;
+
+    if (!ref_valid(arena, ref) || ref_index(ref) >= checked_count(arena, ref_class(ref)))
+        return false;
+    at = word_of(arena, ref_class(ref), ref_index(ref));
+    word = shared_load(at, ACQUIRE);
+    /* SHARED -> RELEASED: one wins. */
+    if (word_state(word) != BLOCK_SHARED ||
+        !shared_cas(at, &word, block_word(BLOCK_RELEASED, (uint32_t)(word >> 32)), SEQ_CST))
+        return false;
+    reclaim(arena, ref);
+    return true;
+}
+
+bool arena_hold(struct arena *arena, block_ref ref, uint16_t owner)
+{
+    enum block_state state;
+
+    if (!ref_valid(arena, ref) || ref_index(ref) >= checked_count(arena, ref_class(ref)) ||
+        owner / 64 >= arena->holder_words)
+        return false;
+    /* The bit first: if the block is still there after that, whoever frees it will see the bit.
+     * Only this process sets and clears it. Death right after: the repair clears it. */
+    shared_or(holders_of(arena, ref_class(ref), ref_index(ref)) + owner / 64, holder_bit(owner),
+              SEQ_CST);
+    state = word_state(shared_load(word_of(arena, ref_class(ref), ref_index(ref)), SEQ_CST));
+    if (state == BLOCK_SHARED || state == BLOCK_ATTACHED)
+        return true;
+    arena_drop(arena, ref, owner);
+    return false;
+}
+
+void arena_drop(struct arena *arena, block_ref ref, uint16_t owner)
+{
+    _Atomic uint64_t *holders;
+
+    if (!ref_valid(arena, ref) || ref_index(ref) >= checked_count(arena, ref_class(ref)) ||
+        owner / 64 >= arena->holder_words)
+        return;
+    holders = holders_of(arena, ref_class(ref), ref_index(ref)) + owner / 64;
+    /* Death right after: the repair reclaims. */
+    if (shared_load(holders, RELAXED) & holder_bit(owner))
+        shared_and(holders, ~holder_bit(owner), SEQ_CST);
+    reclaim(arena, ref);
+}
+
+block_ref arena_find(const struct arena *arena, const void *address)
+{
+    const unsigned char *at = address, *base = segment_at(arena->segment, 0);
+    unsigned size_class;
+
+    for (size_class = 0; at >= base && size_class < arena->classes; size_class++) {
+        const struct arena_class *c = &arena->size_class[size_class];
+        uint64_t offset = (uint64_t)(at - base) - c->blocks;
+        block_ref ref;
+
+        if ((uint64_t)(at - base) < c->blocks || offset >> class_bits(size_class) >= c->entries)
+            continue;
+        ref = block_ref_make(size_class, (uint32_t)(offset >> class_bits(size_class)));
+        return arena_is_shared(arena, ref) ? ref : 0;
+    }
+    return 0;
 }
 
 void arena_repair(struct arena *arena, uint16_t owner)
@@ -324,6 +460,8 @@ void arena_repair(struct arena *arena, uint16_t owner)
 
             if (word == block_word(BLOCK_HELD, owner))
                 release(arena, block_ref_make(size_class, index), word);
+            else if (word_state(word) >= BLOCK_ATTACHED)
+                arena_drop(arena, block_ref_make(size_class, index), owner);
             else if (word == FREE_WORD)
                 freemap_set(map, index);
         }

@@ -6,6 +6,11 @@
  *
  * Who owns a block says its word: HELD by a process while that fills it, then ATTACHED to a job or
  * SHARED by reference. A process that dies loses what it HELD, and nothing else.
+ *
+ * A SHARED or ATTACHED block may have *holders*: one bit for each process that uses it. When it is
+ * freed while there are some, it is RELEASED, and the last holder to let go makes it FREE. A bit
+ * belongs to one process, so after a death it is known what to take back, which a count could not
+ * say.
  */
 #ifndef POOL_ARENA_H
 #define POOL_ARENA_H
@@ -26,6 +31,7 @@ struct arena_class {
     struct freemap map;
     uint64_t words;   /* offset of the block words */
     uint64_t details; /* offset of struct block_details for each */
+    uint64_t holders; /* offset of the bits of those who hold each: holder_words words */
     uint64_t blocks;  /* offset of the blocks */
     uint32_t entries;
 };
@@ -34,6 +40,7 @@ struct arena {
     struct segment *segment;
     uint64_t header; /* offset of struct arena_header */
     unsigned classes;
+    unsigned holder_words; /* 64 processes each */
     struct arena_class size_class[ARENA_CLASSES];
 };
 
@@ -42,7 +49,8 @@ static inline block_ref block_ref_make(unsigned size_class, uint32_t index)
     return (uint64_t)index << 8 | (size_class + 1);
 }
 
-void arena_plan(struct arena *arena, struct segment *segment, uint64_t largest);
+/* `processes` is how many there are: their numbers are 0 to processes-1. */
+void arena_plan(struct arena *arena, struct segment *segment, unsigned processes, uint64_t largest);
 int arena_start(struct arena *arena);
 
 /* A block of `size` bytes, HELD by process `owner`. -E2BIG: larger than the largest class;
@@ -61,12 +69,21 @@ bool arena_attach(struct arena *arena, block_ref ref, uint16_t owner, uint32_t j
 /* HELD by owner -> SHARED. */
 bool arena_share(struct arena *arena, block_ref ref, uint16_t owner);
 
-/* -> FREE, if it is what the name says. False if it was not. */
+/* -> FREE, if it is what the name says. False if it was not. The latter two wait for the holders. */
 bool arena_free_held(struct arena *arena, block_ref ref, uint16_t owner);
 bool arena_free_attached(struct arena *arena, block_ref ref, uint32_t job);
 bool arena_free_shared(struct arena *arena, block_ref ref);
 
-/* After the death of process `owner`: frees what it HELD and restores lost hints. */
+/* Process `owner` holds a SHARED or ATTACHED block from here on: it stays even when it is freed.
+ * Nobody may be about to free it at this moment if it is ATTACHED. False: it is neither. */
+bool arena_hold(struct arena *arena, block_ref ref, uint16_t owner);
+/* ... and does so no more. */
+void arena_drop(struct arena *arena, block_ref ref, uint16_t owner);
+/* The SHARED block in whose memory an address lies, 0 if there is none. */
+block_ref arena_find(const struct arena *arena, const void *address);
+
+/* After the death of process `owner`: frees what it HELD, drops what it held of others, and
+ * restores lost hints. */
 void arena_repair(struct arena *arena, uint16_t owner);
 
 /* Time goes on, for the age of free blocks. */

@@ -171,6 +171,15 @@ void schedule_notify_host(struct pool *pool);
 void schedule_kick_supervisor(struct pool *pool);
 uint16_t schedule_submitter(const struct pool *pool, uint32_t index);
 
+/* submit.c */
+/* 0, or why this process can't submit. Jobs may, also when the pool is closing. */
+int submit_allowed(struct pool *pool);
+/* In a worker: what it takes from here on has to be looked for if it dies. Before the taking. */
+void submit_touch(struct pool *pool);
+/* Memory of free blocks counts as committed: where there is none left, gives it back. Whether it
+ * found some. */
+bool submit_make_room(struct pool *pool);
+
 /* run.c: runs a job that this worker has claimed, and ends it. */
 void worker_run(struct pool *pool, uint32_t index, uint32_t generation);
 

@@ -58,7 +58,7 @@ static void plan(struct pool *pool, uint64_t limit, uint64_t largest)
     ring_plan(&pool->completed, segment, COMPLETED_BITS, RING_LAST_BITS);
     job_table_plan(&pool->jobs, segment, &pool->arena,
                    jobs < FREEMAP_MAX ? (uint32_t)jobs : FREEMAP_MAX);
-    arena_plan(&pool->arena, segment, largest);
+    arena_plan(&pool->arena, segment, (unsigned)pool->workers + 1, largest);
 }
 
 static int commit_start(struct pool *pool)

@@ -71,6 +71,21 @@ int pool_job_return(struct pool_job *job, const void *data, size_t size)
     return 0;
 }
 
+int pool_job_keep(struct pool_job *job, uint64_t *reference)
+{
+    struct pool *pool = job->pool;
+    struct payload argument =
+        payload_unpack(shared_load(&job_at(&pool->jobs, job->index)->argument, RELAXED));
+
+    if (argument.kind != PAYLOAD_BLOCK)
+        return -EINVAL;
+    submit_touch(pool); /* before: if we die, the repair looks for what we hold */
+    if (!arena_hold(&pool->arena, argument.block, pool->self))
+        return -EINVAL;
+    *reference = argument.block;
+    return 0;
+}
+
 uint64_t pool_job_target(const struct pool_job *job)
 {
     return job->target;

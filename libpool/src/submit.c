@@ -1,4 +1,4 @@
-/* Submitting jobs, and shared blocks: from the host, and from a job to its own pool. */
+/* Submitting jobs: from the host, and from a job to its own pool. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,16 +9,14 @@
 /* Slots kept for the next submissions; beyond this they go back to all. */
 #define SLOTS_KEPT 4096
 
-/* 0, or why this process can't submit. Jobs may, also when the pool is closing. */
-static int submittable(struct pool *pool)
+int submit_allowed(struct pool *pool)
 {
     int error = pool_usable(pool);
 
     return error == -ESHUTDOWN && pool->role == ROLE_WORKER ? 0 : error;
 }
 
-/* In a worker: what it takes from here on has to be looked for if it dies. Before the taking. */
-static void touch(struct pool *pool)
+void submit_touch(struct pool *pool)
 {
     if (pool->role == ROLE_WORKER)
         shared_store(&pool_process(pool, pool->self - 1)->touched, 1, RELEASE);
@@ -125,8 +123,7 @@ int pool_prepare(struct pool *pool, size_t size, struct pool_future *future, voi
     return pool_prepare_with(pool, NULL, size, future, argument);
 }
 
-/* Memory of free blocks counts as committed: where there is none left, give it back first. */
-static bool make_room(struct pool *pool)
+bool submit_make_room(struct pool *pool)
 {
     return arena_trim(&pool->arena, pool->self, 0) > 0;
 }
@@ -136,7 +133,7 @@ int pool_prepare_with(struct pool *pool, const struct pool_options *options, siz
 {
     struct pool_options defaults;
     uint32_t index;
-    int error = submittable(pool);
+    int error = submit_allowed(pool);
 
     if (!options) {
         pool_options_init(pool, &defaults);
@@ -146,14 +143,14 @@ int pool_prepare_with(struct pool *pool, const struct pool_options *options, siz
         error = check_options(options);
     if (error)
         return error;
-    touch(pool);
+    submit_touch(pool);
     error = take_slot(pool, &index);
-    if (error == -ENOMEM && make_room(pool))
+    if (error == -ENOMEM && submit_make_room(pool))
         error = take_slot(pool, &index);
     if (error)
         return error;
     error = place_argument(pool, index, options, size, argument);
-    if (error == -ENOMEM && make_room(pool))
+    if (error == -ENOMEM && submit_make_room(pool))
         error = place_argument(pool, index, options, size, argument);
     if (error) {
         return_slot(pool, index);
@@ -185,12 +182,12 @@ static int commit(const struct pool_future *future, uint64_t function, bool host
     shared_store(&job->function, function, RELAXED);
     job_queue(&pool->jobs, future->index, flags);
     error = schedule_push(pool, future->index);
-    if (error == -ENOMEM && make_room(pool))
+    if (error == -ENOMEM && submit_make_room(pool))
         error = schedule_push(pool, future->index);
     /* The pool may have been closed, or have broken, since we looked; who did that may have looked
      * for jobs before this one was there. We look after it is there: one of us sees the other. */
     if (!error)
-        error = submittable(pool);
+        error = submit_allowed(pool);
     /* A worker may have found the job all the same. */
     if (error && !job_unqueue(&pool->jobs, future->index, future->generation, pool->self))
         error = 0;
@@ -244,7 +241,7 @@ int pool_submit_with(struct pool *pool, const struct pool_options *options, pool
     struct pool_future own;
     void *memory;
     uint64_t id;
-    int error = submittable(pool);
+    int error = submit_allowed(pool);
 
     if (!error)
         error = function_id(&pool->functions, function, &id);
@@ -292,52 +289,4 @@ int64_t pool_cancel_waiting(struct pool *pool)
             cancelled++;
     }
     return cancelled;
-}
-
-/* ---- Shared blocks ---- */
-
-int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memory)
-{
-    block_ref ref;
-    uint64_t length;
-    int error = submittable(pool);
-
-    if (error)
-        return error;
-    touch(pool);
-    error = arena_alloc(&pool->arena, pool->self, size, &ref);
-    if (error == -ENOMEM && make_room(pool))
-        error = arena_alloc(&pool->arena, pool->self, size, &ref);
-    if (error)
-        return error;
-    error = arena_lookup(&pool->arena, ref, memory, &length);
-    if (error) {
-        arena_free_held(&pool->arena, ref, pool->self);
-        return error;
-    }
-    arena_share(&pool->arena, ref, pool->self);
-    *reference = ref;
-    return 0;
-}
-
-void pool_free(struct pool *pool, uint64_t reference)
-{
-    if (pool_usable(pool) == -EXDEV)
-        return;
-    touch(pool);
-    arena_free_shared(&pool->arena, reference);
-}
-
-int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *size)
-{
-    uint64_t length;
-    int error = pool_usable(pool) == -EXDEV ? -EXDEV : 0;
-
-    if (!error && !arena_is_shared(&pool->arena, reference))
-        error = -EINVAL;
-    if (!error)
-        error = arena_lookup(&pool->arena, reference, memory, &length);
-    if (!error)
-        *size = length;
-    return error;
 }

@@ -19,7 +19,7 @@ struct fixture {
 static void make(struct fixture *fixture, uint64_t limit, uint64_t largest)
 {
     segment_init(&fixture->segment, limit);
-    arena_plan(&fixture->arena, &fixture->segment, largest);
+    arena_plan(&fixture->arena, &fixture->segment, 64, largest);
     REQUIRE(segment_map(&fixture->segment), 0);
     REQUIRE(arena_start(&fixture->arena), 0);
 }

@@ -20,7 +20,7 @@ static void make(struct fixture *fixture, uint32_t entries)
 {
     segment_init(&fixture->segment, 64 * MEBIBYTE);
     job_table_plan(&fixture->table, &fixture->segment, &fixture->arena, entries);
-    arena_plan(&fixture->arena, &fixture->segment, MEBIBYTE);
+    arena_plan(&fixture->arena, &fixture->segment, 64, MEBIBYTE);
     REQUIRE(segment_map(&fixture->segment), 0);
     REQUIRE(job_table_start(&fixture->table), 0);
     REQUIRE(arena_start(&fixture->arena), 0);

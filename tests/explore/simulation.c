@@ -58,7 +58,7 @@ static void plan(struct pool *pool, const struct simulation *simulation)
     ring_plan(&pool->ready, segment, simulation->ring_bits, simulation->ring_bits + 3);
     ring_plan(&pool->completed, segment, 1, 3);
     job_table_plan(&pool->jobs, segment, &pool->arena, simulation->jobs);
-    arena_plan(&pool->arena, segment, simulation->block_largest);
+    arena_plan(&pool->arena, segment, EXPLORE_PROCESSES, simulation->block_largest);
     event_word = segment_at(segment, segment_reserve(segment, sizeof *event_word));
     spare_word = segment_at(segment, segment_reserve(segment, sizeof *spare_word));
 }
