@@ -42,7 +42,11 @@ _own_token: str | None = None
 """In a worker: the token of its pool's registry."""
 
 
-def dumps(obj: Any, known_to: Iterable[Registry] | None = None) -> bytes:
+def dumps(
+    obj: Any,
+    known_to: Iterable[Registry] | None = None,
+    buffer_callback: Any = None,
+) -> bytes:
     """Pickle anything that can be pickled, functions and classes also by value.
 
     Parameters
@@ -52,6 +56,8 @@ def dumps(obj: Any, known_to: Iterable[Registry] | None = None) -> bytes:
     known_to : iterable of Registry, optional
         The pools whose workers may get it: what all of these know is sent by reference. By
         default all pools of this process.
+    buffer_callback : builtin method, optional
+        As of `pickle.Pickler`; it collects what is sent beside the pickle in its ``__self__``.
 
     Raises
     ------
@@ -59,14 +65,16 @@ def dumps(obj: Any, known_to: Iterable[Registry] | None = None) -> bytes:
         Whatever pickling raises, with a note that names the object.
     """
     known_to = list(registries) if known_to is None else list(known_to)
-    pickler = Pickler(known_to)
+    pickler = Pickler(known_to, buffer_callback=buffer_callback)
     try:
         return pickler.dumps(obj)
     except Exception as error:
         if pickler.met_drifted:
             # By value would be better, for the data has changed; but the workers have their own.
+            if buffer_callback is not None:
+                buffer_callback.__self__.clear()
             try:
-                return Pickler(known_to, by_value_if_drifted=False).dumps(obj)
+                return Pickler(known_to, False, buffer_callback).dumps(obj)
             except Exception:
                 pass
         error.add_note(f"libpool could not pickle {_name_culprit(obj, known_to)}")
@@ -84,9 +92,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         Whether something was sent by value only since data around it has changed.
     """
 
-    def __init__(self, known_to: Iterable[Registry], by_value_if_drifted: bool = True) -> None:
+    def __init__(
+        self,
+        known_to: Iterable[Registry],
+        by_value_if_drifted: bool = True,
+        buffer_callback: Any = None,
+    ) -> None:
         self._buffer = io.BytesIO()
-        super().__init__(self._buffer, protocol=PROTOCOL)
+        super().__init__(self._buffer, protocol=PROTOCOL, buffer_callback=buffer_callback)
         self._known_to = list(known_to)
         self._tolerated = SAME if by_value_if_drifted else DRIFTED
         self._standing: dict[int, tuple[int, Any]] = {}

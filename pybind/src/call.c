@@ -31,7 +31,7 @@ static PyObject *stored_callable(Workers *workers, uint64_t target)
         if (error < 0) {
             errors_set(workers->core, error);
         } else {
-            callable = pickle_loads(workers->core, memory, size);
+            callable = pickle_loads(workers->core, memory, size, NULL);
             if (callable && PyDict_SetItem(workers->callables, key, callable) < 0)
                 Py_CLEAR(callable);
             Py_XDECREF(callable); /* the dict has it */
@@ -54,7 +54,7 @@ static PyObject *read_callable(Workers *workers, uint64_t target, int form, Read
     if (codec_read_size(reader, &size) < 0)
         return NULL;
     const uint8_t *data = codec_take(reader, size);
-    return data ? pickle_loads(workers->core, data, size) : NULL;
+    return data ? pickle_loads(workers->core, data, size, NULL) : NULL;
 }
 
 /* Reads `count` values to `values`: how many it could read. */
@@ -72,8 +72,9 @@ static Py_ssize_t read_values(PyObject *function, Reader *reader, PyObject **val
 /* Everything that is left is one pickle. */
 static PyObject *read_pickle(PyObject *function, Reader *reader)
 {
-    PyObject *loaded =
-        pickle_loads(reader->core, reader->next, (size_t)(reader->end - reader->next));
+    PyObject *loaded = reader->block ? buffers_loads(reader, reader->block, reader->copy)
+                                     : pickle_loads(reader->core, reader->next,
+                                                    (size_t)(reader->end - reader->next), NULL);
     if (!loaded)
         note_reading(function);
     return loaded;
@@ -250,14 +251,30 @@ static int return_exception(Core *core, struct pool_job *job)
     return status;
 }
 
+static int return_buffers(struct pool_job *job, PyObject *pickled, PyObject *buffers,
+                          Py_ssize_t *size)
+{
+    size_t length = (size_t)PyBytes_GET_SIZE(pickled);
+    *size = (Py_ssize_t)buffers_end(buffers, 1, length);
+    uint8_t *out = pool_job_reserve(job, (size_t)*size);
+    if (!out)
+        return -ENOMEM;
+    *out = TAG_BUFFERS;
+    buffers_write(buffers, out, 1, PyBytes_AS_STRING(pickled), length);
+    return 0;
+}
+
 static int return_pickled(Core *core, struct pool_job *job, PyObject *value, Py_ssize_t *size)
 {
-    PyObject *pickled = pickle_dumps(core, value, false);
+    PyObject *buffers;
+    PyObject *pickled = pickle_dumps(core, value, false, &buffers);
     if (!pickled)
         return -1;
     *size = PyBytes_GET_SIZE(pickled);
-    int error = return_bytes(job, TAG_PICKLE, PyBytes_AS_STRING(pickled), *size);
+    int error = buffers ? return_buffers(job, pickled, buffers, size)
+                        : return_bytes(job, TAG_PICKLE, PyBytes_AS_STRING(pickled), *size);
     Py_DECREF(pickled);
+    Py_XDECREF(buffers);
     return error;
 }
 
@@ -313,15 +330,29 @@ static void note_result(PyObject *function, PyObject *result)
     Py_XDECREF(whose);
 }
 
+/* What refers to the job's memory by its end keeps it. */
+static void keep_argument(struct pool_job *job, Block *block)
+{
+    if (block_in_use(block))
+        pool_job_keep(job, &block->reference);
+    Py_DECREF(block);
+}
+
 int call_run(void *context, struct pool_job *job)
 {
     Workers *workers = context;
     Core *core = workers->core;
     size_t size = 0;
     const uint8_t *data = pool_job_argument(job, &size);
-    Reader reader = {core, data, data + size};
+    Reader reader = {.core = core, .next = data, .end = data + size};
     PyObject *function = NULL, *result = NULL;
     int form = codec_read_byte(&reader);
+    if (form >= 0 && (form & FORM_BUFFERS)) {
+        reader.copy = form & FORM_COPY;
+        reader.block = block_new(workers->handle, (uint8_t *)(uintptr_t)data, size);
+        if (!reader.block)
+            form = -1;
+    }
     if (form >= 0 && !(function = read_callable(workers, pool_job_target(job), form, &reader)))
         note_reading(NULL);
     if (function)
@@ -335,5 +366,7 @@ int call_run(void *context, struct pool_job *job)
     }
     Py_XDECREF(result);
     Py_XDECREF(function);
+    if (reader.block)
+        keep_argument(job, reader.block);
     return status;
 }

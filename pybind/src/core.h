@@ -7,6 +7,7 @@
  *   functions.c  how functions travel, and the cache of those that were sent
  *   codec.c      values to bytes and back
  *   pickling.c   the same for what needs pickle
+ *   buffers.c    large buffers beside a pickle; Block: who looks after their memory
  *   future.c     Future: its methods
  *   job.c        a future's job: waiting for it, becoming final
  *   outcome.c    from an ended job to a value or an exception
@@ -53,6 +54,7 @@ typedef struct Core {
     PyTypeObject *future_type;
     PyTypeObject *watch_type;
     PyTypeObject *sent_function_type;
+    PyTypeObject *block_type;
 
     /* From concurrent.futures. */
     PyObject *base_result;    /* Future.result, the inherited one */
@@ -86,6 +88,8 @@ typedef struct Core {
     PyObject *name_notify_all;
     PyObject *name_describe;
     PyObject *pickle_protocol; /* 5 */
+    PyObject *keyword_buffer_callback; /* (name,) */
+    PyObject *keyword_buffers;
 
     Workers *current; /* in a worker: the pool that it belongs to */
 } Core;
@@ -229,6 +233,8 @@ enum {
     FORM_PICKLED_CHUNK = 5,
     FORM_INLINE = 0x10, /* after the first byte: length (8 bytes) of the pickled function, and it */
     FORM_STAR = 0x20,   /* of a chunk: call function(*item) */
+    FORM_BUFFERS = 0x40, /* of what is pickled: the pickle comes with buffers, see buffers.c */
+    FORM_COPY = 0x80,    /* and they may be needed once more as they are: the job gets a copy */
 };
 
 /* The first byte of a value. Results are one value, or one of the last three with all that
@@ -251,6 +257,7 @@ enum {
     TAG_DICT,
     TAG_RANGE, /* start, stop, step: 8 bytes each; only as the items of a chunk */
     TAG_PICKLE,
+    TAG_BUFFERS,   /* a pickle with buffers, see buffers.c */
     TAG_EXCEPTION, /* as by libpool._pickling.dumps_exception */
     TAG_FAILURE,   /* UTF-8 text about an exception that could not be sent */
 };
@@ -289,10 +296,14 @@ Py_ssize_t codec_measure(PyObject *value, Met *met);
 /* memcpy, with `release` without the GIL when long. */
 void codec_copy(void *to, const void *from, size_t size, bool release);
 
+typedef struct Block Block;
+
 typedef struct Reader {
     Core *core;
     const uint8_t *next;
     const uint8_t *end;
+    Block *block; /* all the memory that is read, where a pickle has buffers in it, else NULL */
+    bool copy;    /* they are to be copied */
 } Reader;
 
 /* The next value; NULL with an exception. Never reads past `end`, whatever the bytes are. */
@@ -303,9 +314,40 @@ int codec_read_byte(Reader *reader);               /* -1 with an exception */
 int codec_read_size(Reader *reader, size_t *size); /* 8 bytes */
 
 /* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
- * __main__, which may differ between the processes. */
-PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value);
-PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size);
+ * __main__, which may differ between the processes. With `buffers`, large ones are left out: then
+ * *buffers is a list of PickleBuffer objects, else NULL. */
+PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value, PyObject **buffers);
+/* `buffers` are what was left out, or NULL. */
+PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size, PyObject *buffers);
+
+/* ---- Buffers (buffers.c) --------------------------------------------------------------------- */
+
+/* Shared memory that Python objects lie in, as long as they do. */
+struct Block {
+    PyObject_HEAD
+    Handle *handle; /* keeps the memory mapped */
+    uint8_t *memory;
+    size_t size;
+    /* Whose memory it is. Neither: the running job's, which has not ended. */
+    uint64_t reference; /* that of a block which this process holds */
+    bool owns_job;      /* that of the result of `job`, which this object releases */
+    struct pool_future job;
+};
+
+extern PyType_Spec block_spec;
+Block *block_new(Handle *handle, void *memory, size_t size);
+/* Does anybody refer to it but the caller? */
+bool block_in_use(const Block *block);
+
+/* A callback for pickle, and the list to which it adds buffers. NULL on error. */
+PyObject *buffers_collector(PyObject **list);
+/* Where in the job's memory a payload ends that begins at `offset`. */
+size_t buffers_end(PyObject *buffers, size_t offset, size_t pickle_size);
+void buffers_write(PyObject *buffers, uint8_t *memory, size_t offset, const void *pickle,
+                   size_t pickle_size);
+/* Reads such a payload. `block` is all the memory that it lies in; with `copy`, the buffers are
+ * copied out of it. */
+PyObject *buffers_loads(Reader *reader, Block *block, bool copy);
 
 /* ---- Future (future.c, job.c, watch.c, outcome.c) -------------------------------------------- */
 
@@ -341,6 +383,7 @@ typedef struct Future {
     uint32_t generation;
     uint32_t function; /* the number of the function that runs, 0: see content */
     uint8_t state;
+    bool lent; /* the result lies in the job's memory: a Block releases the job */
 } Future;
 
 typedef struct Watch {

@@ -102,7 +102,8 @@ static Handle *detach(Future *future)
     if (future->watch)
         future_unwatch(future);
     future->handle = NULL;
-    pool_future_release(&job);
+    if (!future->lent)
+        pool_future_release(&job);
     return handle;
 }
 

@@ -64,7 +64,9 @@ static int make_names(Core *core)
         if (!(*wanted[i].slot = PyUnicode_InternFromString(wanted[i].text)))
             return -1;
     core->pickle_protocol = PyLong_FromLong(5);
-    return core->pickle_protocol ? 0 : -1;
+    core->keyword_buffer_callback = Py_BuildValue("(s)", "buffer_callback");
+    core->keyword_buffers = Py_BuildValue("(s)", "buffers");
+    return core->pickle_protocol && core->keyword_buffer_callback && core->keyword_buffers ? 0 : -1;
 }
 
 static PyTypeObject *make_type(PyObject *module, PyType_Spec *spec)
@@ -84,9 +86,11 @@ static int make_types(PyObject *module, Core *core)
     core->handle_type = make_type(module, &handle_spec);
     core->watch_type = make_type(module, &watch_spec);
     core->sent_function_type = make_type(module, &sent_function_spec);
+    core->block_type = make_type(module, &block_spec);
     core->workers_type = make_type(module, &workers_spec);
     if (!core->base_result || !core->base_exception || !core->future_type || !core->handle_type ||
-        !core->watch_type || !core->sent_function_type || !core->workers_type)
+        !core->watch_type || !core->sent_function_type || !core->block_type ||
+        !core->workers_type)
         return -1;
     if (PyModule_AddType(module, core->future_type) < 0)
         return -1;
@@ -109,6 +113,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(core->future_type);
     Py_VISIT(core->watch_type);
     Py_VISIT(core->sent_function_type);
+    Py_VISIT(core->block_type);
     Py_VISIT(core->base_result);
     Py_VISIT(core->base_exception);
     Py_VISIT(core->cancelled_error);
@@ -135,6 +140,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->future_type);
     Py_CLEAR(core->watch_type);
     Py_CLEAR(core->sent_function_type);
+    Py_CLEAR(core->block_type);
     Py_CLEAR(core->base_result);
     Py_CLEAR(core->base_exception);
     Py_CLEAR(core->cancelled_error);
@@ -160,6 +166,8 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->name_notify_all);
     Py_CLEAR(core->name_describe);
     Py_CLEAR(core->pickle_protocol);
+    Py_CLEAR(core->keyword_buffer_callback);
+    Py_CLEAR(core->keyword_buffers);
     Py_CLEAR(core->current);
     return 0;
 }

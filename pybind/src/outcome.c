@@ -14,17 +14,35 @@ static PyObject *exception_of(Core *core, const uint8_t *data, size_t size)
     return exception;
 }
 
-/* The value or exception that the worker wrote; NULL with an exception. */
-static PyObject *decode(Core *core, const uint8_t *data, size_t size, int *state)
+/* A value that refers to the job's memory takes the job over. */
+static PyObject *decode_buffers(Future *future, Handle *handle, Reader *reader)
 {
-    Reader reader = {core, data, data + size};
+    struct pool_future job = future_job(future);
+    const uint8_t *begin = reader->next - 1; /* the tag */
+    Block *block = block_new(handle, (uint8_t *)(uintptr_t)begin, (size_t)(reader->end - begin));
+    PyObject *value = block ? buffers_loads(reader, block, false) : NULL;
+    if (value && block_in_use(block) && future->handle) {
+        block->job = job;
+        block->owns_job = future->lent = true;
+    }
+    Py_XDECREF(block);
+    return value;
+}
+
+/* The value or exception that the worker wrote; NULL with an exception. */
+static PyObject *decode(Future *future, Handle *handle, const uint8_t *data, size_t size, int *state)
+{
+    Core *core = handle->core;
+    Reader reader = {.core = core, .next = data, .end = data + size};
     *state = FUTURE_RESULT;
     if (size > 0 && data[0] >= TAG_PICKLE) {
         PyObject *text, *exception = NULL;
         int tag = codec_read_byte(&reader);
         switch (tag) {
         case TAG_PICKLE:
-            return pickle_loads(core, reader.next, size - 1);
+            return pickle_loads(core, reader.next, size - 1, NULL);
+        case TAG_BUFFERS:
+            return decode_buffers(future, handle, &reader);
         case TAG_EXCEPTION:
             *state = FUTURE_EXCEPTION;
             return exception_of(core, reader.next, size - 1);
@@ -62,18 +80,19 @@ static PyObject *exception_of_error(Core *core, int error)
     return errors_take();
 }
 
-static PyObject *take_finished(Core *core, const struct pool_future *job, int *state)
+static PyObject *take_finished(Future *future, Handle *handle, const struct pool_future *job,
+                               int *state)
 {
     const void *data;
     size_t size;
     int status = pool_future_result(job, &data, &size);
     if (status == 0)
-        return decode(core, data, size, state);
+        return decode(future, handle, data, size, state);
     *state = FUTURE_EXCEPTION;
     if (status == -ENOMEM)
         PyErr_SetString(PyExc_MemoryError, "the pool has no shared memory left for the result");
     else
-        errors_set(core, status);
+        errors_set(handle->core, status);
     return errors_take();
 }
 
@@ -126,7 +145,7 @@ int outcome_take(Future *future, PyObject **content)
     *content = NULL;
     switch (pool_future_outcome(&job, &detail)) {
     case POOL_FINISHED:
-        *content = take_finished(core, &job, &state);
+        *content = take_finished(future, handle, &job, &state);
         break;
     case POOL_DIED:
         *content = died(future, core, detail);

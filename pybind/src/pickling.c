@@ -31,21 +31,50 @@ static PyObject *check_bytes(PyObject *pickled)
     return pickled;
 }
 
-PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value)
+static PyObject *plain_dumps(Core *core, PyObject *object, PyObject *callback)
 {
-    PyObject *args[] = {object, core->pickle_protocol};
-    PyObject *pickled = PyObject_Vectorcall(core->dumps, args, 2, NULL);
+    PyObject *args[] = {object, core->pickle_protocol, callback};
+    return PyObject_Vectorcall(core->dumps, args, 2, callback ? core->keyword_buffer_callback : NULL);
+}
+
+static PyObject *rich_dumps(Core *core, PyObject *object, PyObject *callback)
+{
+    PyObject *dumps = core_late(&core->rich_dumps, "libpool._pickling", "dumps");
+    PyObject *args[] = {object, callback};
+    if (!dumps)
+        return NULL;
+    return check_bytes(
+        PyObject_Vectorcall(dumps, args, 1, callback ? core->keyword_buffer_callback : NULL));
+}
+
+static PyObject *dumps(Core *core, PyObject *object, bool by_value, PyObject *callback,
+                       PyObject *buffers)
+{
+    PyObject *pickled = plain_dumps(core, object, callback);
     if (pickled ? !(by_value && refers_to_main(pickled)) : !PyErr_ExceptionMatches(PyExc_Exception))
         return check_bytes(pickled);
     /* What plain pickle said about it is of interest only if the other fails too, and then that
      * one says it again. */
     PyErr_Clear();
     Py_XDECREF(pickled);
-    PyObject *dumps = core_late(&core->rich_dumps, "libpool._pickling", "dumps");
-    return dumps ? check_bytes(PyObject_CallOneArg(dumps, object)) : NULL;
+    if (buffers && PyList_SetSlice(buffers, 0, PyList_GET_SIZE(buffers), NULL) < 0)
+        return NULL;
+    return rich_dumps(core, object, callback);
 }
 
-PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size)
+PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value, PyObject **buffers)
+{
+    if (!buffers)
+        return dumps(core, object, by_value, NULL, NULL);
+    PyObject *callback = buffers_collector(buffers);
+    PyObject *pickled = callback ? dumps(core, object, by_value, callback, *buffers) : NULL;
+    Py_XDECREF(callback);
+    if (*buffers && (!pickled || PyList_GET_SIZE(*buffers) == 0))
+        Py_CLEAR(*buffers);
+    return pickled;
+}
+
+PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size, PyObject *buffers)
 {
     /* Unpickled where they lie, unless they are short: pickle keeps no view of what it read. */
     PyObject *pickled = size <= COPY_TO_BYTES
@@ -53,7 +82,9 @@ PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size)
                             : PyMemoryView_FromMemory((char *)data, (Py_ssize_t)size, PyBUF_READ);
     if (!pickled)
         return NULL;
-    PyObject *object = PyObject_CallOneArg(core->loads, pickled);
+    PyObject *args[] = {pickled, buffers};
+    PyObject *object =
+        PyObject_Vectorcall(core->loads, args, 1, buffers ? core->keyword_buffers : NULL);
     Py_DECREF(pickled);
     return object;
 }

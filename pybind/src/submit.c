@@ -14,6 +14,7 @@ typedef struct Payload {
     size_t size;
     const uint8_t *data; /* the bytes, NULL: values */
     PyObject *pickled;   /* owned: what `data` points into, if not into the caller's buffer */
+    PyObject *buffers;   /* owned: what comes beside the pickle, or NULL */
     PyObject *const *values;
     Py_ssize_t count; /* of values, with those of keywords */
     PyObject *names;  /* of keywords, or NULL */
@@ -94,7 +95,8 @@ static PyObject *tuple_of(PyObject *const *values, Py_ssize_t count)
 }
 
 /* (args, kwargs) as one object: what is in both stays one object when it arrives. */
-static PyObject *pickle_call(Core *core, PyObject *const *values, Py_ssize_t count, PyObject *names)
+static PyObject *pickle_call(Core *core, PyObject *const *values, Py_ssize_t count, PyObject *names,
+                             PyObject **buffers)
 {
     Py_ssize_t keywords = names ? PyTuple_GET_SIZE(names) : 0;
     PyObject *object = tuple_of(values, count - keywords);
@@ -108,7 +110,7 @@ static PyObject *pickle_call(Core *core, PyObject *const *values, Py_ssize_t cou
         Py_XDECREF(mapping);
         Py_SETREF(object, both);
     }
-    PyObject *pickled = object ? pickle_dumps(core, object, true) : NULL;
+    PyObject *pickled = object ? pickle_dumps(core, object, true, buffers) : NULL;
     Py_XDECREF(object);
     return pickled;
 }
@@ -117,7 +119,7 @@ static int pickled_payload(Payload *payload, int form, PyObject *pickled)
 {
     if (!pickled)
         return -1;
-    payload->form = form;
+    payload->form = form | (payload->buffers ? FORM_BUFFERS : 0);
     payload->pickled = pickled;
     payload->data = (const uint8_t *)PyBytes_AS_STRING(pickled);
     payload->size = (size_t)PyBytes_GET_SIZE(pickled);
@@ -130,7 +132,8 @@ static int make_call(Core *core, Payload *payload, uint8_t small[SMALL_PAYLOAD])
     if (direct_call(payload, small))
         return 0;
     return pickled_payload(payload, payload->names ? FORM_PICKLED_KEYWORDS : FORM_PICKLED,
-                           pickle_call(core, payload->values, payload->count, payload->names));
+                           pickle_call(core, payload->values, payload->count, payload->names,
+                                       &payload->buffers));
 }
 
 /* Writes a range of 64-bit numbers: 1. 0: they are larger. -1 with an exception. */
@@ -171,7 +174,15 @@ static int make_chunk(Core *core, Payload *payload, PyObject *items, uint8_t sma
             return 0;
         }
     }
-    return pickled_payload(payload, FORM_PICKLED_CHUNK, pickle_dumps(core, items, true));
+    return pickled_payload(payload, FORM_PICKLED_CHUNK,
+                           pickle_dumps(core, items, true, &payload->buffers));
+}
+
+/* A job may write to its arrays. If it is run again, it gets them as they were. */
+static void copy_for_retries(const Workers *workers, Payload *payload)
+{
+    if (payload->buffers && workers->options.retries > 0)
+        payload->form |= FORM_COPY;
 }
 
 /* ---- Writing --------------------------------------------------------------------------------- */
@@ -180,13 +191,18 @@ static int make_chunk(Core *core, Payload *payload, PyObject *items, uint8_t sma
  * that could change them: where they are mutable, the GIL was not let go of. */
 static void write_payload(uint8_t *out, size_t size, const Payload *payload, PyObject *function)
 {
-    uint8_t *end = out + size;
+    uint8_t *memory = out, *end = out + size;
     *out++ = (uint8_t)(payload->form | (function ? FORM_INLINE : 0));
     if (function) {
         uint64_t length = (uint64_t)PyBytes_GET_SIZE(function);
         memcpy(out, &length, INLINE_HEADER);
         memcpy(out + INLINE_HEADER, PyBytes_AS_STRING(function), length);
         out += INLINE_HEADER + length;
+    }
+    if (payload->buffers) {
+        buffers_write(payload->buffers, memory, (size_t)(out - memory), payload->data,
+                      payload->size);
+        return;
     }
     if (payload->data) {
         codec_copy(out, payload->data, payload->size, payload->release);
@@ -215,13 +231,21 @@ static int prepare(const Workers *workers, size_t size, bool release, struct poo
     return error;
 }
 
+/* The bytes of a job's argument. */
+static size_t total_size(const Payload *payload, const Travel *travel)
+{
+    size_t size = 1;
+    if (travel->pickled)
+        size += INLINE_HEADER + (size_t)PyBytes_GET_SIZE(travel->pickled);
+    return payload->buffers ? buffers_end(payload->buffers, size, payload->size)
+                            : size + payload->size;
+}
+
 static PyObject *send(Workers *workers, PyObject *function, const Payload *payload,
                       const Travel *travel)
 {
     Core *core = workers->core;
-    size_t size = 1 + payload->size;
-    if (travel->pickled)
-        size += INLINE_HEADER + (size_t)PyBytes_GET_SIZE(travel->pickled);
+    size_t size = total_size(payload, travel);
     Future *future = (Future *)core->future_type->tp_alloc(core->future_type, 0);
     if (!future)
         return NULL;
@@ -260,7 +284,7 @@ static void note_argument(Core *core, PyObject *function, PyObject *const *value
     Py_ssize_t keywords = names ? PyTuple_GET_SIZE(names) : 0;
     Py_ssize_t culprit;
     for (culprit = 0; culprit < count; culprit++) {
-        PyObject *pickled = pickle_dumps(core, values[culprit], true);
+        PyObject *pickled = pickle_dumps(core, values[culprit], true, NULL);
         if (!pickled)
             break;
         Py_DECREF(pickled);
@@ -371,12 +395,14 @@ PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
         return failed(workers);
     }
     if (make_call(workers->core, &payload, small) == 0) {
+        copy_for_retries(workers, &payload);
         future = send(workers, args[0], &payload, &travel);
     } else {
         note_argument(workers->core, args[0], payload.values, payload.count, kwnames);
         future = failed(workers);
     }
     Py_XDECREF(payload.pickled);
+    Py_XDECREF(payload.buffers);
     Py_XDECREF(travel.pickled);
     return future;
 }
@@ -422,12 +448,14 @@ PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t
     if (make_chunk(workers->core, &payload, items, small) == 0) {
         if (star)
             payload.form |= FORM_STAR;
+        copy_for_retries(workers, &payload);
         future = send(workers, args[0], &payload, &travel);
     } else {
         note_argument(workers->core, args[0], &items, 1, NULL);
         future = failed(workers);
     }
     Py_XDECREF(payload.pickled);
+    Py_XDECREF(payload.buffers);
     Py_XDECREF(travel.pickled);
     return future;
 }
