@@ -265,10 +265,10 @@ POOL_API void pool_free(struct pool *pool, uint64_t reference);
 POOL_API int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *size);
 
 /* This process holds the block from here on, until pool_drop() or its death: freed meanwhile, the
- * block can be looked up no more, but its memory stays as it is until the last holder lets go. Holding
- * a block twice is as holding it once. The caller has to know that it is not being freed right now: a job
- * whose submitter frees the block only after the job's end may hold it. -EINVAL: no such block.
- * Also in a job. Two threads must not hold and drop the same block at the same time. */
+ * block can be looked up no more, but its memory stays as it is until the last holder lets go.
+ * Holding a block twice is as holding it once. The caller has to know that it is not being freed
+ * right now: a job whose submitter frees the block only after the job's end may hold it. -EINVAL:
+ * no such block. Also in a job. Two threads must not hold and drop the same block at once. */
 POOL_API int pool_hold(struct pool *pool, uint64_t reference);
 POOL_API void pool_drop(struct pool *pool, uint64_t reference);
 

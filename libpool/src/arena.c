@@ -210,10 +210,10 @@ static int extend(struct arena *arena, unsigned size_class, uint16_t owner, uint
                 segment_commit(arena->segment, c->details + count * sizeof(struct block_details),
                                more * sizeof(struct block_details));
         if (!error && arena->holder_words)
-            error = segment_commit(
-                arena->segment,
-                c->holders + (uint64_t)count * arena->holder_words * sizeof(uint64_t),
-                (uint64_t)more * arena->holder_words * sizeof(uint64_t));
+            error = segment_commit(arena->segment,
+                                   c->holders +
+                                       (uint64_t)count * arena->holder_words * sizeof(uint64_t),
+                                   (uint64_t)more * arena->holder_words * sizeof(uint64_t));
         if (!error && class_bits(size_class) < SMALL_CLASS_BITS)
             error = segment_commit(arena->segment, block_offset(arena, size_class, count),
                                    (uint64_t)more << class_bits(size_class));

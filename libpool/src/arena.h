@@ -69,7 +69,8 @@ bool arena_attach(struct arena *arena, block_ref ref, uint16_t owner, uint32_t j
 /* HELD by owner -> SHARED. */
 bool arena_share(struct arena *arena, block_ref ref, uint16_t owner);
 
-/* -> FREE, if it is what the name says. False if it was not. The latter two wait for the holders. */
+/* -> FREE, if it is what the name says. False if it was not. The latter two wait for those who
+ * hold it. */
 bool arena_free_held(struct arena *arena, block_ref ref, uint16_t owner);
 bool arena_free_attached(struct arena *arena, block_ref ref, uint32_t job);
 bool arena_free_shared(struct arena *arena, block_ref ref);

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from libpool import shared
 from libpool._core import Future, cpu_count, current
 from libpool._errors import BrokenPool, RemoteError, WorkerDied
 from libpool.executor import Executor
@@ -27,6 +28,7 @@ __all__ = [
     "__version__",
     "cpu_count",
     "current",
+    "shared",
 ]
 
 __version__: str

@@ -16,10 +16,11 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from libpool import _core, _pickling
 from libpool._functions import Registry
+from libpool.shared import Shared
 
 __all__ = ["MAX_WORKERS", "Base"]
 
@@ -27,6 +28,8 @@ MAX_WORKERS = 1024
 """POOL_MAX_WORKERS in libpool.h."""
 
 _MIN_MEMORY = 1 << 20
+
+T = TypeVar("T")
 
 
 class _Same(enum.Enum):
@@ -119,6 +122,8 @@ class Base(_core.Workers):
             worker_jobs=min(tasks or 0, (1 << 64) - 1),
         )
         _running.add(self)
+        global _newest
+        _newest = weakref.ref(self)
 
     def options(
         self, *, timeout: float | None | _Same = _SAME, retries: int | _Same = _SAME
@@ -157,6 +162,31 @@ class Base(_core.Workers):
         view.__dict__.update(self.__dict__)
         return view
 
+    def share(self, obj: T) -> Shared[T]:
+        """Put an object in shared memory once, for many jobs.
+
+        Parameters
+        ----------
+        obj : object
+            Anything that can be pickled. It is sent as it is now.
+
+        Returns
+        -------
+        libpool.shared.Shared
+            As an argument of a job, or anywhere in one, it arrives as the object. Its large
+            arrays and buffers are not copied, and can't be written to; jobs have no business
+            changing the rest either: what they change, later jobs of the same worker may see. The
+            memory is free again when this object is dropped and no job needs it any more.
+
+        Raises
+        ------
+        MemoryError
+            `shared_limit` does not allow it.
+        Exception
+            The object can't be pickled.
+        """
+        return Shared(obj, self._put(obj))
+
     def close(self) -> None:
         """Take no more calls. Those that were submitted run, then the workers end."""
         super().close()
@@ -194,7 +224,14 @@ class Base(_core.Workers):
 
 
 _running: weakref.WeakSet[Base] = weakref.WeakSet()
+_newest: Callable[[], Base | None] = lambda: None  # noqa: E731
 _lingering: set[Base] = set()
+
+
+def newest() -> Base | None:
+    """Give the pool that was made last in this process, if it still takes jobs."""
+    workers = _newest()
+    return workers if workers is not None and workers.check() == 0 else None
 
 
 def _drain(workers: Base) -> None:

@@ -56,8 +56,8 @@ def dumps(
     known_to : iterable of Registry, optional
         The pools whose workers may get it: what all of these know is sent by reference. By
         default all pools of this process.
-    buffer_callback : builtin method, optional
-        As of `pickle.Pickler`; it collects what is sent beside the pickle in its ``__self__``.
+    buffer_callback : callable, optional
+        As of `pickle.Pickler`, with a method ``clear`` that forgets what it was called with.
 
     Raises
     ------
@@ -65,6 +65,8 @@ def dumps(
         Whatever pickling raises, with a note that names the object.
     """
     known_to = list(registries) if known_to is None else list(known_to)
+    if buffer_callback is not None:
+        buffer_callback.clear()  # plain pickle may have been tried before
     pickler = Pickler(known_to, buffer_callback=buffer_callback)
     try:
         return pickler.dumps(obj)
@@ -72,7 +74,7 @@ def dumps(
         if pickler.met_drifted:
             # By value would be better, for the data has changed; but the workers have their own.
             if buffer_callback is not None:
-                buffer_callback.__self__.clear()
+                buffer_callback.clear()
             try:
                 return Pickler(known_to, False, buffer_callback).dumps(obj)
             except Exception:

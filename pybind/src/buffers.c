@@ -1,18 +1,21 @@
 /* Large buffers of what is pickled, an array's content for example, which travel beside the pickle
- * (protocol 5, PEP 574): one copy into shared memory, and none out of it. What arrives refers to a
- * Block, which looks after the memory that it lies in.
+ * (protocol 5, PEP 574): one copy into shared memory, and none out of it. What lies in a shared
+ * block already is not copied at all. What arrives refers to a Block, which looks after the memory
+ * that it lies in.
  *
- * A payload with buffers is: how many (4 bytes), the length of the pickle (8), the length of each
- * buffer (8, the highest bit: read-only), the pickle, and then the buffers, aligned. */
+ * A payload with buffers is: how many (4 bytes), the length of the pickle (8), for each buffer its
+ * length (8, the highest bit: read-only), the reference of the shared block that it lies in and how
+ * far from the block's begin (8 and 8; 0: it is here), then the pickle, and the buffers, aligned. */
 #include "core.h"
 
 /* A shorter one is copied along with the pickle, which is cheaper than what it takes to refer to
  * it. */
 #define MIN_BUFFER 16384
-/* What vector instructions like. Relative to the begin of the job's memory, which has it too. */
+/* What vector instructions like. Relative to the payload's memory, which has it too. */
 #define ALIGNMENT 64
 #define READ_ONLY (UINT64_C(1) << 63)
 #define HEADER 12
+#define ENTRY 24
 
 static size_t aligned(size_t offset)
 {
@@ -21,63 +24,167 @@ static size_t aligned(size_t offset)
 
 /* ---- Collecting them ------------------------------------------------------------------------- */
 
-/* The buffer_callback of pickle: true for what is to be in the pickle. `self` is the list. */
-static PyObject *collect(PyObject *self, PyObject *buffer)
+int buffers_begin(Buffers *buffers, Handle *handle)
 {
+    Core *core = handle->core;
+    buffers->list = PyList_New(0);
+    buffers->blocks = NULL;
+    Collector *collector = (Collector *)core->collector_type->tp_alloc(core->collector_type, 0);
+    buffers->collector = (PyObject *)collector;
+    if (!buffers->list || !collector) {
+        buffers_clear(buffers);
+        return -1;
+    }
+    collector->handle = (Handle *)Py_NewRef((PyObject *)handle);
+    collector->list = Py_NewRef(buffers->list);
+    return 0;
+}
+
+void buffers_clear(Buffers *buffers)
+{
+    Py_CLEAR(buffers->list);
+    Py_CLEAR(buffers->collector);
+    Py_CLEAR(buffers->blocks);
+}
+
+/* The buffer_callback of pickle: true for what is to be in the pickle. */
+static PyObject *collector_call(PyObject *self, PyObject *args, PyObject *keywords)
+{
+    Collector *collector = (Collector *)self;
+    PyObject *buffer;
+    size_t offset;
+    if (keywords || !PyArg_ParseTuple(args, "O", &buffer))
+        return keywords ? PyErr_Format(PyExc_TypeError, "one argument is expected") : NULL;
     const Py_buffer *view = PyPickleBuffer_GetBuffer(buffer);
     if (!view)
         return NULL;
-    if (view->len < MIN_BUFFER || !PyBuffer_IsContiguous(view, 'A'))
+    bool beside = PyBuffer_IsContiguous(view, 'A') &&
+                  (view->len >= MIN_BUFFER || block_at(collector->handle, view->buf, &offset));
+    if (!beside)
         Py_RETURN_TRUE;
-    if (PyList_Append(self, buffer) < 0)
+    if (PyList_Append(collector->list, buffer) < 0)
         return NULL;
     Py_RETURN_FALSE;
 }
 
-static PyMethodDef collect_method = {"collect", collect, METH_O, NULL};
-
-PyObject *buffers_collector(PyObject **list)
+/* Forgets what was collected: pickling begins anew. */
+static PyObject *collector_clear(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    *list = PyList_New(0);
-    PyObject *callback = *list ? PyCFunction_New(&collect_method, *list) : NULL;
-    if (!callback)
-        Py_CLEAR(*list);
-    return callback;
+    PyObject *list = ((Collector *)self)->list;
+    if (PyList_SetSlice(list, 0, PyList_GET_SIZE(list), NULL) < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
+
+static void collector_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(((Collector *)self)->handle);
+    Py_XDECREF(((Collector *)self)->list);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef collector_methods[] = {
+    {"clear", collector_clear, METH_NOARGS, "Forget what was collected."},
+    {NULL},
+};
+
+static PyType_Slot collector_slots[] = {
+    {Py_tp_dealloc, SLOT(collector_dealloc)},
+    {Py_tp_call, SLOT(collector_call)},
+    {Py_tp_methods, collector_methods},
+    {0, NULL},
+};
+
+PyType_Spec collector_spec = {
+    .name = "libpool._core._Collector",
+    .basicsize = sizeof(Collector),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = collector_slots,
+};
 
 /* ---- Writing --------------------------------------------------------------------------------- */
 
-static const Py_buffer *nth(PyObject *buffers, Py_ssize_t i)
+static const Py_buffer *nth(const Buffers *buffers, Py_ssize_t i)
 {
-    return PyPickleBuffer_GetBuffer(PyList_GET_ITEM(buffers, i));
+    return PyPickleBuffer_GetBuffer(PyList_GET_ITEM(buffers->list, i));
 }
 
-size_t buffers_end(PyObject *buffers, size_t offset, size_t pickle_size)
+/* The block that the buffer is sent as a part of. Borrowed; NULL: it is copied. */
+static Block *nth_block(const Buffers *buffers, Py_ssize_t i)
 {
-    size_t end = offset + HEADER + 8 * (size_t)PyList_GET_SIZE(buffers) + pickle_size;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(buffers); i++)
-        end = aligned(end) + (size_t)nth(buffers, i)->len;
+    PyObject *block = buffers->blocks ? PyTuple_GET_ITEM(buffers->blocks, i) : Py_None;
+    return block == Py_None ? NULL : (Block *)block;
+}
+
+int buffers_finish(Buffers *buffers, Handle *handle, PyObject *known)
+{
+    Py_ssize_t count = PyList_GET_SIZE(buffers->list);
+    size_t offset;
+    Py_CLEAR(buffers->collector);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Block *block = block_at(handle, nth(buffers, i)->buf, &offset);
+        if (block && known) {
+            int found = PySequence_Contains(known, (PyObject *)block);
+            if (found < 0)
+                return -1;
+            block = found ? block : NULL;
+        }
+        if (!block)
+            continue;
+        if (!buffers->blocks) {
+            buffers->blocks = PyTuple_New(count);
+            for (Py_ssize_t k = 0; buffers->blocks && k < count; k++)
+                PyTuple_SET_ITEM(buffers->blocks, k, Py_NewRef(Py_None));
+            if (!buffers->blocks)
+                return -1;
+        }
+        Py_DECREF(Py_None);
+        PyTuple_SET_ITEM(buffers->blocks, i, Py_NewRef((PyObject *)block));
+    }
+    return 0;
+}
+
+size_t buffers_end(const Buffers *buffers, size_t offset, size_t pickle_size)
+{
+    Py_ssize_t count = PyList_GET_SIZE(buffers->list);
+    size_t end = offset + HEADER + ENTRY * (size_t)count + pickle_size;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (!nth_block(buffers, i))
+            end = aligned(end) + (size_t)nth(buffers, i)->len;
     return end;
 }
 
-void buffers_write(PyObject *buffers, uint8_t *memory, size_t offset, const void *pickle,
+static void write_entry(const Buffers *buffers, Py_ssize_t i, uint8_t *out)
+{
+    const Py_buffer *view = nth(buffers, i);
+    const Block *block = nth_block(buffers, i);
+    uint64_t entry[3] = {(uint64_t)view->len | (view->readonly ? READ_ONLY : 0)};
+    if (block) {
+        entry[1] = block->reference;
+        entry[2] = (uint64_t)((const uint8_t *)view->buf - block->memory);
+    }
+    memcpy(out, entry, ENTRY);
+}
+
+void buffers_write(const Buffers *buffers, uint8_t *memory, size_t offset, const void *pickle,
                    size_t pickle_size)
 {
-    uint32_t count = (uint32_t)PyList_GET_SIZE(buffers);
+    uint32_t count = (uint32_t)PyList_GET_SIZE(buffers->list);
     uint64_t length = pickle_size;
     uint8_t *out = memory + offset;
     memcpy(out, &count, 4);
     memcpy(out + 4, &length, 8);
     out += HEADER;
-    for (uint32_t i = 0; i < count; i++, out += 8) {
-        const Py_buffer *view = nth(buffers, i);
-        length = (uint64_t)view->len | (view->readonly ? READ_ONLY : 0);
-        memcpy(out, &length, 8);
-    }
+    for (uint32_t i = 0; i < count; i++, out += ENTRY)
+        write_entry(buffers, i, out);
     codec_copy(out, pickle, pickle_size, true);
     size_t at = (size_t)(out - memory) + pickle_size;
     for (uint32_t i = 0; i < count; i++) {
         const Py_buffer *view = nth(buffers, i);
+        if (nth_block(buffers, i))
+            continue;
         at = aligned(at);
         codec_copy(memory + at, view->buf, (size_t)view->len, true);
         at += (size_t)view->len;
@@ -92,62 +199,80 @@ static PyObject *damaged(void)
     return NULL;
 }
 
-/* A part of the block's memory as a memoryview, or, if it may be needed as it is once more, a copy
- * of it. */
-static PyObject *part(Block *block, const uint8_t *data, size_t size, bool read_only, bool copy)
+static PyObject *copied(const uint8_t *data, size_t size, bool read_only)
 {
-    if (copy) {
-        PyObject *bytes = read_only ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size)
-                                    : PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)size);
-        if (bytes)
-            codec_copy(read_only ? PyBytes_AS_STRING(bytes) : PyByteArray_AS_STRING(bytes), data,
-                       size, true);
-        return bytes;
-    }
-    PyObject *whole = PyMemoryView_FromObject((PyObject *)block);
-    Py_ssize_t begin = data - block->memory;
-    PyObject *memory = whole ? PySequence_GetSlice(whole, begin, begin + (Py_ssize_t)size) : NULL;
+    PyObject *bytes = read_only ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size)
+                                : PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (bytes)
+        codec_copy(read_only ? PyBytes_AS_STRING(bytes) : PyByteArray_AS_STRING(bytes), data, size,
+                   true);
+    return bytes;
+}
+
+/* A part of what `exporter` exports, as a memoryview. */
+static PyObject *viewed(PyObject *exporter, size_t begin, size_t size, bool read_only)
+{
+    PyObject *whole = PyMemoryView_FromObject(exporter);
+    PyObject *memory =
+        whole ? PySequence_GetSlice(whole, (Py_ssize_t)begin, (Py_ssize_t)(begin + size)) : NULL;
     Py_XDECREF(whole);
     if (memory && read_only)
         Py_SETREF(memory, PyObject_CallMethod(memory, "toreadonly", NULL));
     return memory;
 }
 
-/* Reads the header: the number of buffers, or -1 with an exception. */
-static int64_t read_header(Reader *reader, size_t *pickle_size)
+/* One that lies in a shared block. */
+static PyObject *referred(const Source *source, uint64_t reference, uint64_t begin, size_t size,
+                          bool read_only)
 {
-    uint32_t count;
-    const uint8_t *data = codec_take(reader, 4);
-    if (!data)
-        return -1;
-    memcpy(&count, data, 4);
-    if (codec_read_size(reader, pickle_size) < 0)
-        return -1;
-    if (count > (size_t)(reader->end - reader->next) / 8) {
+    Block *block = block_open(source->handle, reference);
+    if (!block)
+        return NULL;
+    PyObject *memory = NULL;
+    if (begin > block->size || size > block->size - begin)
         damaged();
-        return -1;
-    }
-    return count;
+    else if (!source->opened || PyList_Append(source->opened, (PyObject *)block) == 0)
+        memory = viewed((PyObject *)block, begin, size, read_only);
+    Py_DECREF(block);
+    return memory;
 }
 
-PyObject *buffers_loads(Reader *reader, Block *block, bool copy)
+static PyObject *read_buffer(const Source *source, Reader *reader, const uint8_t *at)
 {
-    size_t pickle_size;
-    int64_t count = read_header(reader, &pickle_size);
-    if (count < 0)
+    uint64_t entry[3];
+    memcpy(entry, at, ENTRY);
+    size_t size = entry[0] & ~READ_ONLY;
+    bool read_only = source->read_only || (entry[0] & READ_ONLY);
+    if (entry[1])
+        return source->handle ? referred(source, entry[1], entry[2], size, read_only) : damaged();
+    size_t offset = (size_t)(reader->next - source->memory);
+    if (!codec_take(reader, aligned(offset) - offset))
         return NULL;
-    const uint8_t *lengths = codec_take(reader, 8 * (size_t)count);
-    const uint8_t *pickle = lengths ? codec_take(reader, pickle_size) : NULL;
+    const uint8_t *data = codec_take(reader, size);
+    if (!data)
+        return NULL;
+    return source->copy
+               ? copied(data, size, read_only)
+               : viewed(source->exporter, (size_t)(data - source->memory), size, read_only);
+}
+
+PyObject *buffers_loads(const Source *source, Reader *reader)
+{
+    uint32_t count;
+    size_t pickle_size;
+    const uint8_t *data = codec_take(reader, 4);
+    if (!data)
+        return NULL;
+    memcpy(&count, data, 4);
+    if (codec_read_size(reader, &pickle_size) < 0)
+        return NULL;
+    if (count > (size_t)(reader->end - reader->next) / ENTRY)
+        return damaged();
+    const uint8_t *entries = codec_take(reader, ENTRY * (size_t)count);
+    const uint8_t *pickle = entries ? codec_take(reader, pickle_size) : NULL;
     PyObject *parts = pickle ? PyTuple_New((Py_ssize_t)count) : NULL;
-    for (int64_t i = 0; parts && i < count; i++) {
-        uint64_t length;
-        memcpy(&length, lengths + 8 * i, 8);
-        size_t offset = (size_t)(reader->next - block->memory);
-        const uint8_t *data = codec_take(reader, aligned(offset) - offset)
-                                  ? codec_take(reader, length & ~READ_ONLY)
-                                  : NULL;
-        PyObject *one =
-            data ? part(block, data, length & ~READ_ONLY, length & READ_ONLY, copy) : NULL;
+    for (uint32_t i = 0; parts && i < count; i++) {
+        PyObject *one = read_buffer(source, reader, entries + (size_t)ENTRY * i);
         if (one)
             PyTuple_SET_ITEM(parts, i, one);
         else
@@ -157,55 +282,3 @@ PyObject *buffers_loads(Reader *reader, Block *block, bool copy)
     Py_XDECREF(parts);
     return object;
 }
-
-/* ---- Block ----------------------------------------------------------------------------------- */
-
-Block *block_new(Handle *handle, void *memory, size_t size)
-{
-    Core *core = handle->core;
-    Block *block = (Block *)core->block_type->tp_alloc(core->block_type, 0);
-    if (!block)
-        return NULL;
-    block->handle = (Handle *)Py_NewRef((PyObject *)handle);
-    block->memory = memory;
-    block->size = size;
-    return block;
-}
-
-bool block_in_use(const Block *block)
-{
-    return Py_REFCNT((PyObject *)(uintptr_t)block) > 1;
-}
-
-static void block_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    Block *block = (Block *)self;
-    /* In a process that inherited the pool these do nothing. */
-    if (block->reference)
-        pool_drop(block->handle->pool, block->reference);
-    if (block->owns_job)
-        pool_future_release(&block->job);
-    Py_DECREF(block->handle);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static int block_getbuffer(PyObject *self, Py_buffer *view, int flags)
-{
-    Block *block = (Block *)self;
-    return PyBuffer_FillInfo(view, self, block->memory, (Py_ssize_t)block->size, false, flags);
-}
-
-static PyType_Slot block_slots[] = {
-    {Py_tp_dealloc, SLOT(block_dealloc)},
-    {Py_bf_getbuffer, SLOT(block_getbuffer)},
-    {0, NULL},
-};
-
-PyType_Spec block_spec = {
-    .name = "libpool._core._Block",
-    .basicsize = sizeof(Block),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = block_slots,
-};

@@ -70,11 +70,11 @@ static Py_ssize_t read_values(PyObject *function, Reader *reader, PyObject **val
 }
 
 /* Everything that is left is one pickle. */
-static PyObject *read_pickle(PyObject *function, Reader *reader)
+static PyObject *read_pickle(PyObject *function, Reader *reader, const Source *source)
 {
-    PyObject *loaded = reader->block ? buffers_loads(reader, reader->block, reader->copy)
-                                     : pickle_loads(reader->core, reader->next,
-                                                    (size_t)(reader->end - reader->next), NULL);
+    PyObject *loaded = source ? buffers_loads(source, reader)
+                              : pickle_loads(reader->core, reader->next,
+                                             (size_t)(reader->end - reader->next), NULL);
     if (!loaded)
         note_reading(function);
     return loaded;
@@ -127,9 +127,10 @@ static PyObject *call_direct(PyObject *function, bool keywords, Reader *reader)
     return result;
 }
 
-static PyObject *call_pickled(PyObject *function, bool keywords, Reader *reader)
+static PyObject *call_pickled(PyObject *function, bool keywords, Reader *reader,
+                              const Source *source)
 {
-    PyObject *loaded = read_pickle(function, reader);
+    PyObject *loaded = read_pickle(function, reader, source);
     PyObject *result = NULL, *args = loaded, *kwargs = NULL;
     bool sound = loaded && PyTuple_CheckExact(loaded);
     if (sound && keywords) {
@@ -156,14 +157,15 @@ static PyObject *call_item(PyObject *function, PyObject *item, bool star)
     return result;
 }
 
-static PyObject *call_chunk(struct pool_job *job, PyObject *function, int form, Reader *reader)
+static PyObject *call_chunk(struct pool_job *job, PyObject *function, int form, Reader *reader,
+                            const Source *source)
 {
     uint32_t part = 0;
     PyObject *items = NULL;
     if ((form & FORM_KIND) == FORM_CHUNK)
         read_values(function, reader, &items, 1);
     else
-        items = read_pickle(function, reader);
+        items = read_pickle(function, reader, source);
     PyObject *iterator = items ? PyObject_GetIter(items) : NULL;
     PyObject *results = iterator ? PyList_New(0) : NULL;
     PyObject *item;
@@ -182,7 +184,8 @@ static PyObject *call_chunk(struct pool_job *job, PyObject *function, int form, 
     return results;
 }
 
-static PyObject *call(struct pool_job *job, PyObject *function, int form, Reader *reader)
+static PyObject *call(struct pool_job *job, PyObject *function, int form, Reader *reader,
+                      const Source *source)
 {
     int kind = form & FORM_KIND;
     switch (kind) {
@@ -191,10 +194,10 @@ static PyObject *call(struct pool_job *job, PyObject *function, int form, Reader
         return call_direct(function, kind == FORM_CALL_KEYWORDS, reader);
     case FORM_PICKLED:
     case FORM_PICKLED_KEYWORDS:
-        return call_pickled(function, kind == FORM_PICKLED_KEYWORDS, reader);
+        return call_pickled(function, kind == FORM_PICKLED_KEYWORDS, reader, source);
     case FORM_CHUNK:
     case FORM_PICKLED_CHUNK:
-        return call_chunk(job, function, form, reader);
+        return call_chunk(job, function, form, reader, source);
     default:
         PyErr_SetString(PyExc_ValueError, "the form of a job in shared memory is unknown");
         return NULL;
@@ -251,7 +254,7 @@ static int return_exception(Core *core, struct pool_job *job)
     return status;
 }
 
-static int return_buffers(struct pool_job *job, PyObject *pickled, PyObject *buffers,
+static int return_buffers(struct pool_job *job, PyObject *pickled, const Buffers *buffers,
                           Py_ssize_t *size)
 {
     size_t length = (size_t)PyBytes_GET_SIZE(pickled);
@@ -264,27 +267,36 @@ static int return_buffers(struct pool_job *job, PyObject *pickled, PyObject *buf
     return 0;
 }
 
-static int return_pickled(Core *core, struct pool_job *job, PyObject *value, Py_ssize_t *size)
+/* `known` are the Blocks that came with the arguments, so that the submitter has them, too. */
+static int return_pickled(Workers *workers, struct pool_job *job, PyObject *value, PyObject *known,
+                          Py_ssize_t *size)
 {
-    PyObject *buffers;
-    PyObject *pickled = pickle_dumps(core, value, false, &buffers);
-    if (!pickled)
+    Buffers buffers;
+    int error = -1;
+    *size = 0;
+    if (buffers_begin(&buffers, workers->handle) < 0)
         return -1;
-    *size = PyBytes_GET_SIZE(pickled);
-    int error = buffers ? return_buffers(job, pickled, buffers, size)
-                        : return_bytes(job, TAG_PICKLE, PyBytes_AS_STRING(pickled), *size);
-    Py_DECREF(pickled);
-    Py_XDECREF(buffers);
+    PyObject *pickled = pickle_dumps(workers->core, value, false, &buffers);
+    if (pickled && PyList_GET_SIZE(buffers.list) == 0) {
+        *size = PyBytes_GET_SIZE(pickled);
+        error = return_bytes(job, TAG_PICKLE, PyBytes_AS_STRING(pickled), *size);
+    } else if (pickled && buffers_finish(&buffers, workers->handle,
+                                         known ? known : workers->core->nothing) == 0) {
+        error = return_buffers(job, pickled, &buffers, size);
+    }
+    Py_XDECREF(pickled);
+    buffers_clear(&buffers);
     return error;
 }
 
 /* For one that is more than a little. */
-static int return_measured(Core *core, struct pool_job *job, PyObject *value, Py_ssize_t *size)
+static int return_measured(Workers *workers, struct pool_job *job, PyObject *value, PyObject *known,
+                           Py_ssize_t *size)
 {
     Met met = {.count = 0};
     *size = codec_measure(value, &met);
     if (*size < 0)
-        return return_pickled(core, job, value, size);
+        return return_pickled(workers, job, value, known, size);
     uint8_t *out = pool_job_reserve(job, (size_t)*size);
     if (!out)
         return -ENOMEM;
@@ -294,7 +306,7 @@ static int return_measured(Core *core, struct pool_job *job, PyObject *value, Py
 }
 
 /* 0, or -1 with an exception. */
-static int return_value(Core *core, struct pool_job *job, PyObject *value)
+static int return_value(Workers *workers, struct pool_job *job, PyObject *value, PyObject *known)
 {
     uint8_t small[SMALL_PAYLOAD];
     Writer writer;
@@ -307,10 +319,10 @@ static int return_value(Core *core, struct pool_job *job, PyObject *value)
         error = pool_job_return(job, small, (size_t)size);
         break;
     case CODEC_FULL:
-        error = return_measured(core, job, value, &size);
+        error = return_measured(workers, job, value, known, &size);
         break;
     default:
-        error = return_pickled(core, job, value, &size);
+        error = return_pickled(workers, job, value, known, &size);
     }
     if (error < 0 && !PyErr_Occurred())
         PyErr_Format(PyExc_MemoryError,
@@ -330,12 +342,27 @@ static void note_result(PyObject *function, PyObject *result)
     Py_XDECREF(whose);
 }
 
-/* What refers to the job's memory by its end keeps it. */
-static void keep_argument(struct pool_job *job, Block *block)
+/* ---- The job --------------------------------------------------------------------------------- */
+
+/* Where the buffers of its arguments are. 0, or -1 with an exception. */
+static int open_source(Source *source, Workers *workers, const uint8_t *data, size_t size, int form)
 {
-    if (block_in_use(block))
+    source->exporter = (PyObject *)block_new(workers->handle, (uint8_t *)(uintptr_t)data, size);
+    source->opened = PyList_New(0);
+    source->memory = data;
+    source->handle = workers->handle;
+    source->copy = form & FORM_COPY;
+    return source->exporter && source->opened ? 0 : -1;
+}
+
+/* What still refers to the job's memory by its end keeps it. */
+static void close_source(Source *source, struct pool_job *job)
+{
+    Block *block = (Block *)source->exporter;
+    if (block && block_in_use(block))
         pool_job_keep(job, &block->reference);
-    Py_DECREF(block);
+    Py_XDECREF(block);
+    Py_XDECREF(source->opened);
 }
 
 int call_run(void *context, struct pool_job *job)
@@ -345,28 +372,25 @@ int call_run(void *context, struct pool_job *job)
     size_t size = 0;
     const uint8_t *data = pool_job_argument(job, &size);
     Reader reader = {.core = core, .next = data, .end = data + size};
+    Source source = {0};
     PyObject *function = NULL, *result = NULL;
     int form = codec_read_byte(&reader);
-    if (form >= 0 && (form & FORM_BUFFERS)) {
-        reader.copy = form & FORM_COPY;
-        reader.block = block_new(workers->handle, (uint8_t *)(uintptr_t)data, size);
-        if (!reader.block)
-            form = -1;
-    }
+    bool beside = form >= 0 && (form & FORM_BUFFERS);
+    if (beside && open_source(&source, workers, data, size, form) < 0)
+        form = -1;
     if (form >= 0 && !(function = read_callable(workers, pool_job_target(job), form, &reader)))
         note_reading(NULL);
     if (function)
-        result = call(job, function, form, &reader);
+        result = call(job, function, form, &reader, beside ? &source : NULL);
     int status = 0;
     if (!result) {
         status = return_exception(core, job);
-    } else if (return_value(core, job, result) < 0) {
+    } else if (return_value(workers, job, result, source.opened) < 0) {
         note_result(function, result);
         status = return_exception(core, job);
     }
     Py_XDECREF(result);
     Py_XDECREF(function);
-    if (reader.block)
-        keep_argument(job, reader.block);
+    close_source(&source, job);
     return status;
 }

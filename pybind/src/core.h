@@ -7,7 +7,8 @@
  *   functions.c  how functions travel, and the cache of those that were sent
  *   codec.c      values to bytes and back
  *   pickling.c   the same for what needs pickle
- *   buffers.c    large buffers beside a pickle; Block: who looks after their memory
+ *   buffers.c    large buffers beside a pickle
+ *   block.c      Block: a Python object that looks after a piece of shared memory
  *   future.c     Future: its methods
  *   job.c        a future's job: waiting for it, becoming final
  *   outcome.c    from an ended job to a value or an exception
@@ -55,6 +56,7 @@ typedef struct Core {
     PyTypeObject *watch_type;
     PyTypeObject *sent_function_type;
     PyTypeObject *block_type;
+    PyTypeObject *collector_type;
 
     /* From concurrent.futures. */
     PyObject *base_result;    /* Future.result, the inherited one */
@@ -87,9 +89,10 @@ typedef struct Core {
     PyObject *name_release;
     PyObject *name_notify_all;
     PyObject *name_describe;
-    PyObject *pickle_protocol; /* 5 */
+    PyObject *pickle_protocol;         /* 5 */
     PyObject *keyword_buffer_callback; /* (name,) */
     PyObject *keyword_buffers;
+    PyObject *nothing; /* () */
 
     Workers *current; /* in a worker: the pool that it belongs to */
 } Core;
@@ -119,8 +122,11 @@ typedef struct Handle {
     unsigned long main_thread; /* where signal handlers run, and, in a worker, jobs */
     PyObject *watched;         /* job index (int) -> Future */
     PyObject *collector;       /* threading.Thread, the last one that ran, or NULL */
-    bool collecting;           /* it runs */
-    Workers *workers;          /* borrowed, NULL when they are gone */
+    PyObject *blocks;  /* reference of a shared block (int) -> its Block's address, or NULL */
+    PyObject *pins;    /* job (int) -> the Blocks that it needs (tuple), or NULL */
+    PyObject *orphans; /* keys of `pins` whose jobs have no future any more, or NULL */
+    bool collecting;   /* it runs */
+    Workers *workers;  /* borrowed, NULL when they are gone */
 } Handle;
 
 extern PyType_Spec handle_spec;
@@ -302,8 +308,6 @@ typedef struct Reader {
     Core *core;
     const uint8_t *next;
     const uint8_t *end;
-    Block *block; /* all the memory that is read, where a pickle has buffers in it, else NULL */
-    bool copy;    /* they are to be copied */
 } Reader;
 
 /* The next value; NULL with an exception. Never reads past `end`, whatever the bytes are. */
@@ -313,41 +317,89 @@ const uint8_t *codec_take(Reader *reader, size_t size);
 int codec_read_byte(Reader *reader);               /* -1 with an exception */
 int codec_read_size(Reader *reader, size_t *size); /* 8 bytes */
 
-/* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
- * __main__, which may differ between the processes. With `buffers`, large ones are left out: then
- * *buffers is a list of PickleBuffer objects, else NULL. */
-PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value, PyObject **buffers);
-/* `buffers` are what was left out, or NULL. */
-PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size, PyObject *buffers);
+/* ---- Buffers (buffers.c, block.c) ------------------------------------------------------------ */
 
-/* ---- Buffers (buffers.c) --------------------------------------------------------------------- */
+/* What is left out of a pickle. */
+typedef struct Buffers {
+    PyObject *list;      /* of PickleBuffer objects; NULL: there are none */
+    PyObject *collector; /* adds to it, during the pickling */
+    PyObject *blocks;    /* tuple: the Block that each lies in, or None. NULL: none does */
+} Buffers;
 
-/* Shared memory that Python objects lie in, as long as they do. */
+/* The buffer_callback for pickle. */
+typedef struct Collector {
+    PyObject_HEAD
+    Handle *handle;
+    PyObject *list;
+} Collector;
+
+/* Where a payload with buffers is read from. */
+typedef struct Source {
+    PyObject *exporter;    /* of the memory in which it begins */
+    const uint8_t *memory; /* which is here */
+    Handle *handle;        /* where to find shared blocks; NULL: there may be none */
+    PyObject *opened;      /* a list to which the Blocks that were found are added, or NULL */
+    bool copy;             /* what lies in the payload is copied, not viewed */
+    bool read_only;        /* all is */
+} Source;
+
+extern PyType_Spec collector_spec;
+/* Before the pickling. 0, or -1 with an exception. */
+int buffers_begin(Buffers *buffers, Handle *handle);
+/* After it: finds out what lies in shared blocks: in those of the sequence `known`, or, if that is
+ * NULL, in any. */
+int buffers_finish(Buffers *buffers, Handle *handle, PyObject *known);
+void buffers_clear(Buffers *buffers);
+/* Where in the memory a payload ends that begins at `offset`. */
+size_t buffers_end(const Buffers *buffers, size_t offset, size_t pickle_size);
+void buffers_write(const Buffers *buffers, uint8_t *memory, size_t offset, const void *pickle,
+                   size_t pickle_size);
+/* Reads such a payload. */
+PyObject *buffers_loads(const Source *source, Reader *reader);
+
 struct Block {
     PyObject_HEAD
     Handle *handle; /* keeps the memory mapped */
     uint8_t *memory;
     size_t size;
     /* Whose memory it is. Neither: the running job's, which has not ended. */
-    uint64_t reference; /* that of a block which this process holds */
+    uint64_t reference; /* that of a block, which this process holds, or */
+    bool owned;         /* will free */
     bool owns_job;      /* that of the result of `job`, which this object releases */
     struct pool_future job;
 };
 
+typedef struct Future Future;
 extern PyType_Spec block_spec;
 Block *block_new(Handle *handle, void *memory, size_t size);
 /* Does anybody refer to it but the caller? */
 bool block_in_use(const Block *block);
+/* A new shared block. */
+Block *block_alloc(Workers *workers, size_t size);
+/* The shared block with this reference, which a job got or returned. */
+Block *block_open(Handle *handle, uint64_t reference);
+/* The shared block in which `address` lies. Borrowed; NULL, without an exception, if in none. */
+Block *block_at(Handle *handle, const void *address, size_t *offset);
+/* Keeps `blocks`, a tuple, until the future's job has ended. */
+int block_pin(Future *future, PyObject *blocks);
+/* The future lets go of its job. False: the job has not ended, and is released by block_sweep(). */
+bool block_unpin(Handle *handle, const struct pool_future *job);
+/* Lets go of what jobs needed that have ended, and had no future any more; or of what `all` of
+ * these need. */
+void block_sweep(Handle *handle, bool all);
+PyObject *workers_allocate(PyObject *self, PyObject *size);
+PyObject *workers_put(PyObject *self, PyObject *object);
+PyObject *block_get(PyObject *module, PyObject *exporter);
+extern const char allocate_doc[];
+extern const char put_doc[];
+extern const char block_get_doc[];
 
-/* A callback for pickle, and the list to which it adds buffers. NULL on error. */
-PyObject *buffers_collector(PyObject **list);
-/* Where in the job's memory a payload ends that begins at `offset`. */
-size_t buffers_end(PyObject *buffers, size_t offset, size_t pickle_size);
-void buffers_write(PyObject *buffers, uint8_t *memory, size_t offset, const void *pickle,
-                   size_t pickle_size);
-/* Reads such a payload. `block` is all the memory that it lies in; with `copy`, the buffers are
- * copied out of it. */
-PyObject *buffers_loads(Reader *reader, Block *block, bool copy);
+/* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
+ * __main__, which may differ between the processes. With `buffers`, large ones are left out, see
+ * buffers_begin(). */
+PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value, Buffers *buffers);
+/* `buffers` are what was left out, or NULL. */
+PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size, PyObject *buffers);
 
 /* ---- Future (future.c, job.c, watch.c, outcome.c) -------------------------------------------- */
 
@@ -371,7 +423,7 @@ enum {
  *
  * As long as a future refers to no Python object, the collector of garbage need not know it: a
  * million waiting ones would be looked at again and again. See future_track(). */
-typedef struct Future {
+struct Future {
     PyObject_HEAD
 #if PY_VERSION_HEX < 0x030C0000
     PyObject *weak_references; /* of concurrent.futures.Future; later versions keep it elsewhere */
@@ -383,8 +435,9 @@ typedef struct Future {
     uint32_t generation;
     uint32_t function; /* the number of the function that runs, 0: see content */
     uint8_t state;
-    bool lent; /* the result lies in the job's memory: a Block releases the job */
-} Future;
+    bool lent;   /* the result lies in the job's memory: a Block releases the job */
+    bool pinned; /* the job needs Blocks: Handle.pins */
+};
 
 typedef struct Watch {
     PyObject_HEAD

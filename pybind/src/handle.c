@@ -45,6 +45,9 @@ static void handle_dealloc(PyObject *self)
         close(handle->wake);
     Py_XDECREF(handle->watched);
     Py_XDECREF(handle->collector);
+    Py_XDECREF(handle->blocks);
+    Py_XDECREF(handle->pins);
+    Py_XDECREF(handle->orphans);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -102,7 +102,11 @@ static Handle *detach(Future *future)
     if (future->watch)
         future_unwatch(future);
     future->handle = NULL;
-    if (!future->lent)
+    /* A Block releases the job, or block_sweep(). */
+    bool kept = future->lent;
+    if (future->pinned)
+        kept |= !block_unpin(handle, &job);
+    if (!kept)
         pool_future_release(&job);
     return handle;
 }

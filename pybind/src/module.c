@@ -66,7 +66,11 @@ static int make_names(Core *core)
     core->pickle_protocol = PyLong_FromLong(5);
     core->keyword_buffer_callback = Py_BuildValue("(s)", "buffer_callback");
     core->keyword_buffers = Py_BuildValue("(s)", "buffers");
-    return core->pickle_protocol && core->keyword_buffer_callback && core->keyword_buffers ? 0 : -1;
+    core->nothing = PyTuple_New(0);
+    return core->pickle_protocol && core->keyword_buffer_callback && core->keyword_buffers &&
+                   core->nothing
+               ? 0
+               : -1;
 }
 
 static PyTypeObject *make_type(PyObject *module, PyType_Spec *spec)
@@ -87,10 +91,11 @@ static int make_types(PyObject *module, Core *core)
     core->watch_type = make_type(module, &watch_spec);
     core->sent_function_type = make_type(module, &sent_function_spec);
     core->block_type = make_type(module, &block_spec);
+    core->collector_type = make_type(module, &collector_spec);
     core->workers_type = make_type(module, &workers_spec);
     if (!core->base_result || !core->base_exception || !core->future_type || !core->handle_type ||
         !core->watch_type || !core->sent_function_type || !core->block_type ||
-        !core->workers_type)
+        !core->collector_type || !core->workers_type)
         return -1;
     if (PyModule_AddType(module, core->future_type) < 0)
         return -1;
@@ -114,6 +119,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(core->watch_type);
     Py_VISIT(core->sent_function_type);
     Py_VISIT(core->block_type);
+    Py_VISIT(core->collector_type);
     Py_VISIT(core->base_result);
     Py_VISIT(core->base_exception);
     Py_VISIT(core->cancelled_error);
@@ -141,6 +147,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->watch_type);
     Py_CLEAR(core->sent_function_type);
     Py_CLEAR(core->block_type);
+    Py_CLEAR(core->collector_type);
     Py_CLEAR(core->base_result);
     Py_CLEAR(core->base_exception);
     Py_CLEAR(core->cancelled_error);
@@ -168,6 +175,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->pickle_protocol);
     Py_CLEAR(core->keyword_buffer_callback);
     Py_CLEAR(core->keyword_buffers);
+    Py_CLEAR(core->nothing);
     Py_CLEAR(core->current);
     return 0;
 }
@@ -207,6 +215,7 @@ static PyMethodDef core_methods[] = {
     {"current", core_current, METH_NOARGS, current_doc},
     {"worker_index", core_worker_index, METH_NOARGS, worker_index_doc},
     {"cpu_count", core_cpu_count, METH_NOARGS, cpu_count_doc},
+    {"_get", block_get, METH_O, block_get_doc},
     {NULL},
 };
 

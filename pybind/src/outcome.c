@@ -20,7 +20,8 @@ static PyObject *decode_buffers(Future *future, Handle *handle, Reader *reader)
     struct pool_future job = future_job(future);
     const uint8_t *begin = reader->next - 1; /* the tag */
     Block *block = block_new(handle, (uint8_t *)(uintptr_t)begin, (size_t)(reader->end - begin));
-    PyObject *value = block ? buffers_loads(reader, block, false) : NULL;
+    Source source = {.exporter = (PyObject *)block, .memory = begin, .handle = handle};
+    PyObject *value = block ? buffers_loads(&source, reader) : NULL;
     if (value && block_in_use(block) && future->handle) {
         block->job = job;
         block->owns_job = future->lent = true;
@@ -30,7 +31,8 @@ static PyObject *decode_buffers(Future *future, Handle *handle, Reader *reader)
 }
 
 /* The value or exception that the worker wrote; NULL with an exception. */
-static PyObject *decode(Future *future, Handle *handle, const uint8_t *data, size_t size, int *state)
+static PyObject *decode(Future *future, Handle *handle, const uint8_t *data, size_t size,
+                        int *state)
 {
     Core *core = handle->core;
     Reader reader = {.core = core, .next = data, .end = data + size};

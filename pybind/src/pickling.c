@@ -34,7 +34,8 @@ static PyObject *check_bytes(PyObject *pickled)
 static PyObject *plain_dumps(Core *core, PyObject *object, PyObject *callback)
 {
     PyObject *args[] = {object, core->pickle_protocol, callback};
-    return PyObject_Vectorcall(core->dumps, args, 2, callback ? core->keyword_buffer_callback : NULL);
+    return PyObject_Vectorcall(core->dumps, args, 2,
+                               callback ? core->keyword_buffer_callback : NULL);
 }
 
 static PyObject *rich_dumps(Core *core, PyObject *object, PyObject *callback)
@@ -47,9 +48,9 @@ static PyObject *rich_dumps(Core *core, PyObject *object, PyObject *callback)
         PyObject_Vectorcall(dumps, args, 1, callback ? core->keyword_buffer_callback : NULL));
 }
 
-static PyObject *dumps(Core *core, PyObject *object, bool by_value, PyObject *callback,
-                       PyObject *buffers)
+PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value, Buffers *buffers)
 {
+    PyObject *callback = buffers ? buffers->collector : NULL;
     PyObject *pickled = plain_dumps(core, object, callback);
     if (pickled ? !(by_value && refers_to_main(pickled)) : !PyErr_ExceptionMatches(PyExc_Exception))
         return check_bytes(pickled);
@@ -57,21 +58,7 @@ static PyObject *dumps(Core *core, PyObject *object, bool by_value, PyObject *ca
      * one says it again. */
     PyErr_Clear();
     Py_XDECREF(pickled);
-    if (buffers && PyList_SetSlice(buffers, 0, PyList_GET_SIZE(buffers), NULL) < 0)
-        return NULL;
     return rich_dumps(core, object, callback);
-}
-
-PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value, PyObject **buffers)
-{
-    if (!buffers)
-        return dumps(core, object, by_value, NULL, NULL);
-    PyObject *callback = buffers_collector(buffers);
-    PyObject *pickled = callback ? dumps(core, object, by_value, callback, *buffers) : NULL;
-    Py_XDECREF(callback);
-    if (*buffers && (!pickled || PyList_GET_SIZE(*buffers) == 0))
-        Py_CLEAR(*buffers);
-    return pickled;
 }
 
 PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size, PyObject *buffers)

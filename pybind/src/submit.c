@@ -14,7 +14,7 @@ typedef struct Payload {
     size_t size;
     const uint8_t *data; /* the bytes, NULL: values */
     PyObject *pickled;   /* owned: what `data` points into, if not into the caller's buffer */
-    PyObject *buffers;   /* owned: what comes beside the pickle, or NULL */
+    Buffers buffers;     /* what comes beside the pickle */
     PyObject *const *values;
     Py_ssize_t count; /* of values, with those of keywords */
     PyObject *names;  /* of keywords, or NULL */
@@ -96,7 +96,7 @@ static PyObject *tuple_of(PyObject *const *values, Py_ssize_t count)
 
 /* (args, kwargs) as one object: what is in both stays one object when it arrives. */
 static PyObject *pickle_call(Core *core, PyObject *const *values, Py_ssize_t count, PyObject *names,
-                             PyObject **buffers)
+                             Buffers *buffers)
 {
     Py_ssize_t keywords = names ? PyTuple_GET_SIZE(names) : 0;
     PyObject *object = tuple_of(values, count - keywords);
@@ -115,25 +115,36 @@ static PyObject *pickle_call(Core *core, PyObject *const *values, Py_ssize_t cou
     return pickled;
 }
 
-static int pickled_payload(Payload *payload, int form, PyObject *pickled)
+static int pickled_payload(Workers *workers, Payload *payload, int form, PyObject *pickled)
 {
+    Buffers *buffers = &payload->buffers;
     if (!pickled)
         return -1;
-    payload->form = form | (payload->buffers ? FORM_BUFFERS : 0);
+    payload->form = form;
     payload->pickled = pickled;
     payload->data = (const uint8_t *)PyBytes_AS_STRING(pickled);
     payload->size = (size_t)PyBytes_GET_SIZE(pickled);
     payload->release = true;
-    return 0;
+    if (PyList_GET_SIZE(buffers->list) == 0) {
+        buffers_clear(buffers);
+        return 0;
+    }
+    payload->form |= FORM_BUFFERS;
+    /* A job may write to its arrays. If it is run again, it gets them as they were. */
+    if (workers->options.retries > 0)
+        payload->form |= FORM_COPY;
+    return buffers_finish(buffers, workers->handle, NULL);
 }
 
-static int make_call(Core *core, Payload *payload, uint8_t small[SMALL_PAYLOAD])
+static int make_call(Workers *workers, Payload *payload, uint8_t small[SMALL_PAYLOAD])
 {
     if (direct_call(payload, small))
         return 0;
-    return pickled_payload(payload, payload->names ? FORM_PICKLED_KEYWORDS : FORM_PICKLED,
-                           pickle_call(core, payload->values, payload->count, payload->names,
-                                       &payload->buffers));
+    if (buffers_begin(&payload->buffers, workers->handle) < 0)
+        return -1;
+    return pickled_payload(workers, payload, payload->names ? FORM_PICKLED_KEYWORDS : FORM_PICKLED,
+                           pickle_call(workers->core, payload->values, payload->count,
+                                       payload->names, &payload->buffers));
 }
 
 /* Writes a range of 64-bit numbers: 1. 0: they are larger. -1 with an exception. */
@@ -158,7 +169,8 @@ static int write_range(Payload *payload, PyObject *range, uint8_t *out)
     return 1;
 }
 
-static int make_chunk(Core *core, Payload *payload, PyObject *items, uint8_t small[SMALL_PAYLOAD])
+static int make_chunk(Workers *workers, Payload *payload, PyObject *items,
+                      uint8_t small[SMALL_PAYLOAD])
 {
     payload->form = FORM_CHUNK;
     if (Py_TYPE(items) == &PyRange_Type) {
@@ -174,15 +186,10 @@ static int make_chunk(Core *core, Payload *payload, PyObject *items, uint8_t sma
             return 0;
         }
     }
-    return pickled_payload(payload, FORM_PICKLED_CHUNK,
-                           pickle_dumps(core, items, true, &payload->buffers));
-}
-
-/* A job may write to its arrays. If it is run again, it gets them as they were. */
-static void copy_for_retries(const Workers *workers, Payload *payload)
-{
-    if (payload->buffers && workers->options.retries > 0)
-        payload->form |= FORM_COPY;
+    if (buffers_begin(&payload->buffers, workers->handle) < 0)
+        return -1;
+    return pickled_payload(workers, payload, FORM_PICKLED_CHUNK,
+                           pickle_dumps(workers->core, items, true, &payload->buffers));
 }
 
 /* ---- Writing --------------------------------------------------------------------------------- */
@@ -199,8 +206,8 @@ static void write_payload(uint8_t *out, size_t size, const Payload *payload, PyO
         memcpy(out + INLINE_HEADER, PyBytes_AS_STRING(function), length);
         out += INLINE_HEADER + length;
     }
-    if (payload->buffers) {
-        buffers_write(payload->buffers, memory, (size_t)(out - memory), payload->data,
+    if (payload->buffers.list) {
+        buffers_write(&payload->buffers, memory, (size_t)(out - memory), payload->data,
                       payload->size);
         return;
     }
@@ -237,8 +244,8 @@ static size_t total_size(const Payload *payload, const Travel *travel)
     size_t size = 1;
     if (travel->pickled)
         size += INLINE_HEADER + (size_t)PyBytes_GET_SIZE(travel->pickled);
-    return payload->buffers ? buffers_end(payload->buffers, size, payload->size)
-                            : size + payload->size;
+    return payload->buffers.list ? buffers_end(&payload->buffers, size, payload->size)
+                                 : size + payload->size;
 }
 
 static PyObject *send(Workers *workers, PyObject *function, const Payload *payload,
@@ -267,6 +274,11 @@ static PyObject *send(Workers *workers, PyObject *function, const Payload *paylo
     future->index = job.index;
     future->generation = job.generation;
     future->function = travel->number;
+    /* The caller has the buffers until then. */
+    if (payload->buffers.blocks && block_pin(future, payload->buffers.blocks) < 0) {
+        Py_DECREF(future);
+        return NULL;
+    }
     if (travel->number)
         PyObject_GC_UnTrack((PyObject *)future);
     else
@@ -394,15 +406,14 @@ PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
         note_function(args[0]);
         return failed(workers);
     }
-    if (make_call(workers->core, &payload, small) == 0) {
-        copy_for_retries(workers, &payload);
+    if (make_call(workers, &payload, small) == 0) {
         future = send(workers, args[0], &payload, &travel);
     } else {
         note_argument(workers->core, args[0], payload.values, payload.count, kwnames);
         future = failed(workers);
     }
     Py_XDECREF(payload.pickled);
-    Py_XDECREF(payload.buffers);
+    buffers_clear(&payload.buffers);
     Py_XDECREF(travel.pickled);
     return future;
 }
@@ -445,17 +456,16 @@ PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t
         note_function(args[0]);
         return failed(workers);
     }
-    if (make_chunk(workers->core, &payload, items, small) == 0) {
+    if (make_chunk(workers, &payload, items, small) == 0) {
         if (star)
             payload.form |= FORM_STAR;
-        copy_for_retries(workers, &payload);
         future = send(workers, args[0], &payload, &travel);
     } else {
         note_argument(workers->core, args[0], &items, 1, NULL);
         future = failed(workers);
     }
     Py_XDECREF(payload.pickled);
-    Py_XDECREF(payload.buffers);
+    buffers_clear(&payload.buffers);
     Py_XDECREF(travel.pickled);
     return future;
 }

@@ -70,6 +70,7 @@ static void workers_dealloc(PyObject *self)
     workers_clear(self);
     if (workers->handle && !view) {
         /* Nobody can submit any more: the collector may end, and lets go of the pool. */
+        block_sweep(workers->handle, true);
         workers->handle->closed = true;
         workers->handle->workers = NULL;
         handle_wake(workers->handle);
@@ -479,6 +480,8 @@ static PyMethodDef workers_methods[] = {
      workers_submit_chunk_doc},
     {"_start", (PyCFunction)(void (*)(void))workers_start, METH_VARARGS | METH_KEYWORDS, start_doc},
     {"_view", workers_view, METH_VARARGS, view_doc},
+    {"_allocate", workers_allocate, METH_O, allocate_doc},
+    {"_put", workers_put, METH_O, put_doc},
     {"close", workers_close, METH_NOARGS, close_doc},
     {"terminate", workers_terminate, METH_NOARGS, terminate_doc},
     {"join", (PyCFunction)(void (*)(void))workers_join, METH_VARARGS | METH_KEYWORDS, join_doc},
