@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import arrays
 import latency
 import mapping
 import memory
@@ -34,6 +35,7 @@ import libpool
 
 FAMILIES: dict[str, Callable[[Options], Iterator[Row | Skipped]]] = {
     "latency": latency.rows,
+    "arrays": arrays.rows,
     "throughput": throughput.rows,
     "map": mapping.rows,
     "startup": startup.rows,
