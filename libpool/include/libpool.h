@@ -258,6 +258,20 @@ POOL_API void pool_free(struct pool *pool, uint64_t reference);
 /* -EINVAL: no such block. Also in a job. */
 POOL_API int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *size);
 
+/* ---- Functions as arguments ----------------------------------------------------------------- */
+
+/* Any C function: to be cast to its real type before it is called. */
+typedef void (*pool_any_function)(void);
+
+/* A number that stands for a C function in every process of the pool, never 0, to be passed in
+ * arguments: an address holds in one process only. Also in a job. -EINVAL: no function, or one that
+ * lies in no loaded object, such as code made at run time. -ENOSPC: the functions of this pool lie
+ * in more than 128 objects, or the object's file name is longer than 503 bytes. -EXDEV. */
+POOL_API int pool_refer(struct pool *pool, pool_any_function function, uint64_t *reference);
+/* The function, in this process. Its library is loaded if it is not there yet. Also in a job.
+ * -EINVAL: no such function, or its library can't be loaded. -EXDEV. */
+POOL_API int pool_resolve(struct pool *pool, uint64_t reference, pool_any_function *function);
+
 /* ---- Completions, for event loops and callback threads (host only) -------------------------- */
 
 /* A descriptor (an eventfd, non-blocking) that becomes readable when a job marked by
