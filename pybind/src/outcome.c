@@ -14,8 +14,9 @@ static PyObject *exception_of(Core *core, const uint8_t *data, size_t size)
     return exception;
 }
 
-/* The value or exception that the worker wrote; NULL with an exception. */
-static PyObject *decode(Core *core, const uint8_t *data, size_t size, int *state)
+/* The value or exception that the worker wrote; NULL with an exception. `native` is what the future
+ * of a native function has for its content. */
+static PyObject *decode(Core *core, PyObject *native, const uint8_t *data, size_t size, int *state)
 {
     Reader reader = {core, data, data + size};
     *state = FUTURE_RESULT;
@@ -35,6 +36,8 @@ static PyObject *decode(Core *core, const uint8_t *data, size_t size, int *state
                 exception = PyObject_CallOneArg(PyExc_RuntimeError, text);
             Py_XDECREF(text);
             return exception;
+        case TAG_NATIVE:
+            return native_decode(native, data, size);
         }
         reader.next--; /* an unknown tag: codec_read() complains */
     }
@@ -62,13 +65,14 @@ static PyObject *exception_of_error(Core *core, int error)
     return errors_take();
 }
 
-static PyObject *take_finished(Core *core, const struct pool_future *job, int *state)
+static PyObject *take_finished(Core *core, PyObject *native, const struct pool_future *job,
+                               int *state)
 {
     const void *data;
     size_t size;
     int status = pool_future_result(job, &data, &size);
     if (status == 0)
-        return decode(core, data, size, state);
+        return decode(core, native, data, size, state);
     *state = FUTURE_EXCEPTION;
     if (status == -ENOMEM)
         PyErr_SetString(PyExc_MemoryError, "the pool has no shared memory left for the result");
@@ -80,6 +84,8 @@ static PyObject *take_finished(Core *core, const struct pool_future *job, int *s
 PyObject *future_function(Future *future)
 {
     Workers *workers = future->handle ? future->handle->workers : NULL;
+    if (!future->function && future->content && PyTuple_CheckExact(future->content))
+        return Py_NewRef(PyTuple_GET_ITEM(future->content, 0));
     if (!future->function)
         return Py_XNewRef(future->content);
     return workers ? Py_XNewRef(functions_find(&workers->functions, future->function)) : NULL;
@@ -122,11 +128,14 @@ int outcome_take(Future *future, PyObject **content)
     Handle *handle = (Handle *)Py_NewRef((PyObject *)future->handle);
     Core *core = handle->core;
     struct pool_future job = future_job(future);
+    PyObject *native;
     int detail = 0, state = FUTURE_EXCEPTION;
     *content = NULL;
     switch (pool_future_outcome(&job, &detail)) {
     case POOL_FINISHED:
-        *content = take_finished(core, &job, &state);
+        native = Py_XNewRef(future->content);
+        *content = take_finished(core, native, &job, &state);
+        Py_XDECREF(native);
         break;
     case POOL_DIED:
         *content = died(future, core, detail);
