@@ -377,6 +377,9 @@ def native(
     The function runs in a worker's process, so static data of its library are that worker's own. It
     must not call Python. A variadic function can't be called. Where the library was loaded after
     the pool was made, workers load it themselves, under the path by which it was loaded here.
+
+    The buffers lie in the pool's shared memory: a function that writes past the end of one may
+    spoil other jobs' data. It can't crash this process.
     """
     backend = sys.modules.get("_cffi_backend")
     if backend is not None and isinstance(function, backend._CDataBase):

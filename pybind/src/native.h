@@ -1,10 +1,11 @@
 /* Native jobs: C functions that take and return C scalars and buffers, run by a worker without its
  * interpreter.
  *
- *   native.c       NativeFunction: the type, and from a result to Python objects
- *   native_pack.c  from Python objects to a job's argument
- *   native_run.c   the worker's side
- *   native_abi.c   calls a function of any such signature
+ *   native.c         NativeFunction: the type, submitting
+ *   native_pack.c    from Python objects to a job's argument
+ *   native_run.c     the worker's side
+ *   native_abi.c     calls a function of any such signature
+ *   native_result.c  from a result to Python objects
  *
  * A job's argument, all of it in C types as the function takes them:
  *

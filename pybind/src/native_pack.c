@@ -308,7 +308,7 @@ static int no_buffer(const Pack *pack, unsigned index, PyObject *value)
         wanted = "a buffer, Out, InOut or None: an address means nothing in another process, hence";
     else if (PyUnicode_Check(value))
         wanted = "a buffer, Out, InOut or None (encode the text to bytes)";
-    else if (strcmp(Py_TYPE(value)->tp_name, "CArgObject") == 0)
+    else if (strstr(Py_TYPE(value)->tp_name, "CArgObject"))
         wanted = "a buffer, Out, InOut or None (InOut(x) in the place of byref(x))";
     return bad_type(pack, index, wanted, value);
 }

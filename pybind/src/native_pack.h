@@ -45,7 +45,7 @@ int pack_begin(Pack *pack, NativeFunction *function, enum native_form form, size
 void pack_end(Pack *pack);
 /* The arguments of call number `row`. */
 int pack_call(Pack *pack, size_t row, PyObject *const *values, Py_ssize_t count);
-/* Argument number `index` of all calls: items of a buffer from `start` on, or one scalar for all. */
+/* Argument number `index` of all calls: items of a buffer from `start` on, or a scalar for all. */
 int pack_column(Pack *pack, unsigned index, PyObject *values, Py_ssize_t start);
 /* The buffer that a NATIVE_ARRAY goes to: its items from `start` on. */
 int pack_destination(Pack *pack, PyObject *buffer, Py_ssize_t start);

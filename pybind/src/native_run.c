@@ -1,7 +1,8 @@
 /* The worker's side of a native job. There is no Python in here: it runs without the GIL.
  *
  * What is read was written by the host, but other workers may have scribbled over it: it is checked
- * before the first call. Who scribbles later ends this worker at worst, like the function itself. */
+ * before the first call. Who scribbles later ends this worker at worst, as the function itself may.
+ */
 #include "core.h"
 #include "native.h"
 
@@ -137,8 +138,8 @@ static void push(const struct native_call *call, struct native_frame *frame, siz
     }
 }
 
-/* Where the values begin: behind all buffers. It takes a walk through them, since the first value is
- * there before the last buffer is in use. */
+/* Where the values begin: behind all buffers. It takes a walk through them, since the first value
+ * is there before the last buffer is in use. */
 static uintptr_t find_values(const struct native_call *call, uintptr_t out)
 {
     bool any = false;

@@ -135,9 +135,18 @@ def test_void_is_none_and_no_arguments_are_none(workers: Pool | Executor, functi
         workers.submit(nothing, x=1).result()
 
 
-MIXED = (C.c_int8, C.c_double, C.c_uint16, C.c_float, C.c_int64, C.c_float, C.c_uint8, C.c_double)
+MIXED: tuple[Any, ...] = (
+    C.c_int8,
+    C.c_double,
+    C.c_uint16,
+    C.c_float,
+    C.c_int64,
+    C.c_float,
+    C.c_uint8,
+    C.c_double,
+)
 MIXED += (C.c_bool, C.c_int32)
-MANY = (C.c_int,) * 7 + (C.c_int8, C.c_int, C.c_int64) + (C.c_double,) * 4
+MANY: tuple[Any, ...] = (C.c_int,) * 7 + (C.c_int8, C.c_int, C.c_int64) + (C.c_double,) * 4
 MANY += (C.c_float, *(C.c_double,) * 3, C.c_float, C.c_double)
 
 
@@ -404,7 +413,7 @@ def test_what_is_no_native_function_is_refused(
 def test_a_function_with_errcheck_is_refused() -> None:
     library = C.CDLL("libm.so.6")
     library.cos.argtypes, library.cos.restype = [C.c_double], C.c_double
-    library.cos.errcheck = lambda result, function, arguments: result
+    library.cos.errcheck = lambda result, function, arguments: result  # type: ignore[assignment, return-value]
     with pytest.raises(TypeError, match="errcheck"):
         native(library.cos)
 
@@ -746,7 +755,7 @@ def test_a_native_function_may_be_called_here(function: Any, cos: libpool.Native
     with pytest.raises(TypeError, match="takes 1 argument, and 2 were given"):
         cos(1, 2)
     with pytest.raises(TypeError, match="no keyword arguments"):
-        cos(x=1)
+        cos(x=1)  # type: ignore[call-arg]
 
 
 @pytest.fixture(autouse=True)

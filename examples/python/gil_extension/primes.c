@@ -1,5 +1,5 @@
-/* An extension module that lets go of the GIL while it counts, and, in the same library, the plain C
- * function that does it.
+/* An extension module that lets go of the GIL while it counts, and, in the same library, the plain
+ * C function that does it.
  *
  *     primes.count(begin, end)    for threads: they count at the same time
  *     count_primes(begin, end)    for the workers of a pool: libpool.native() finds it by its name
