@@ -1,10 +1,10 @@
 /* Calls a C function whose signature is known at run time only.
  *
- * This rests on the calling conventions of x86-64 (System V ABI) and of 64-bit ARM (AAPCS64):
- * integers and pointers go into one row of registers, floating-point numbers into another, each kind
- * counted by itself, and what is left goes on the stack, in order and in 8 bytes each. It is the
- * caller who clears the stack. So a function that takes any scalars may be called as one that takes
- * all the registers, and some stack: it looks at those that it knows of.
+ * This rests on the calling conventions of x86-64 (System V ABI) and of 64-bit ARM (AAPCS64).
+ * Integers and pointers go into one row of registers, floating-point numbers into another, each
+ * kind counted by itself, and what is left goes on the stack, in order and in 8 bytes each, which
+ * the caller clears. So a function that takes any scalars may be called as one that takes all the
+ * registers, and some stack: it looks at those that it knows of.
  *
  * libffi would do the same for more machines and for structures, and would have to be there with
  * its headers wherever libpool is built; this is all that scalars and buffers need of it. */
