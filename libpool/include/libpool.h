@@ -275,6 +275,19 @@ POOL_API void pool_drop(struct pool *pool, uint64_t reference);
 /* The reference of the block in which `address` lies, and how far from its begin; 0 where there is
  * none. Also in a job. */
 POOL_API uint64_t pool_find(struct pool *pool, const void *address, size_t *offset);
+/* ---- Functions as arguments ----------------------------------------------------------------- */
+
+/* Any C function: to be cast to its real type before it is called. */
+typedef void (*pool_any_function)(void);
+
+/* A number that stands for a C function in every process of the pool, never 0, to be passed in
+ * arguments: an address holds in one process only. Also in a job. -EINVAL: no function, or one that
+ * lies in no loaded object, such as code made at run time. -ENOSPC: the functions of this pool lie
+ * in more than 128 objects, or the object's file name is longer than 503 bytes. -EXDEV. */
+POOL_API int pool_refer(struct pool *pool, pool_any_function function, uint64_t *reference);
+/* The function, in this process. Its library is loaded if it is not there yet. Also in a job.
+ * -EINVAL: no such function, or its library can't be loaded. -EXDEV. */
+POOL_API int pool_resolve(struct pool *pool, uint64_t reference, pool_any_function *function);
 
 /* ---- Completions, for event loops and callback threads (host only) -------------------------- */
 

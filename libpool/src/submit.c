@@ -290,3 +290,24 @@ int64_t pool_cancel_waiting(struct pool *pool)
     }
     return cancelled;
 }
+
+/* ---- Functions as arguments ---- */
+
+int pool_refer(struct pool *pool, pool_any_function function, uint64_t *reference)
+{
+    int error = pool_usable(pool) == -EXDEV ? -EXDEV : 0;
+
+    return error ? error : function_id(&pool->functions, (pool_function)function, reference);
+}
+
+int pool_resolve(struct pool *pool, uint64_t reference, pool_any_function *function)
+{
+    pool_function found;
+    int error = pool_usable(pool) == -EXDEV ? -EXDEV : 0;
+
+    if (!error)
+        error = function_resolve(&pool->functions, reference, &found);
+    if (!error)
+        *function = (pool_any_function)found;
+    return error;
+}

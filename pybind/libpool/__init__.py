@@ -12,31 +12,46 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from libpool import shared
+
 from libpool._core import Future, cpu_count, current
 from libpool._errors import BrokenPool, RemoteError, WorkerDied
 from libpool.executor import Executor
 from libpool.pool import Pool
 
+if TYPE_CHECKING:
+    from libpool._native import InOut, NativeFunction, Out, native
+
 __all__ = [
     "BrokenPool",
     "Executor",
     "Future",
+    "InOut",
+    "NativeFunction",
+    "Out",
     "Pool",
     "RemoteError",
     "WorkerDied",
     "__version__",
     "cpu_count",
     "current",
+    "native",
     "shared",
 ]
 
 __version__: str
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
+    # What most don't need, and is slow to import.
     if name == "__version__":
-        from importlib.metadata import version  # not needed by most, and slow to import
+        from importlib.metadata import version
 
         return version("libpool")
+    if name in ("InOut", "NativeFunction", "Out", "native"):
+        from libpool import _native
+
+        return getattr(_native, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,7 @@
  *   collector.c  the thread that serves watched futures
  *   host.c       the worker's side: the hooks of pool_host
  *   call.c       the worker's side: runs one job
+ *   native*.c    jobs that are C functions, see native.h
  *   errors.c     from negative errno to exceptions
  */
 #ifndef LIBPOOL_CORE_H
@@ -57,6 +58,7 @@ typedef struct Core {
     PyTypeObject *sent_function_type;
     PyTypeObject *block_type;
     PyTypeObject *collector_type;
+    PyTypeObject *native_type;
 
     /* From concurrent.futures. */
     PyObject *base_result;    /* Future.result, the inherited one */
@@ -82,6 +84,9 @@ typedef struct Core {
     PyObject *broken_pool; /* libpool._errors.BrokenPool */
     PyObject *worker_died;
     PyObject *job_timeout;
+    PyObject *native_out; /* libpool._native.Out, the base of InOut */
+    PyObject *native_in_out;
+    PyObject *simple_data; /* _ctypes._SimpleCData */
 
     /* Names and constants used on the way of every job. */
     PyObject *name_timeout;
@@ -222,6 +227,12 @@ extern PyType_Spec workers_spec;
 PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames);
 PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+/* Memory for a job. With `release`, committing much of it goes without the GIL. */
+int submit_prepare(const Workers *workers, size_t size, bool release, struct pool_future *job,
+                   void **memory);
+/* The future that has the exception that is set now. A closed or broken pool goes first, and what
+ * is no Exception goes to the caller: NULL. */
+PyObject *submit_failed(Workers *workers);
 extern const char workers_submit_doc[];
 extern const char workers_submit_chunk_doc[];
 extern const struct pool_host host_hooks;
@@ -266,6 +277,7 @@ enum {
     TAG_BUFFERS,   /* a pickle with buffers, see buffers.c */
     TAG_EXCEPTION, /* as by libpool._pickling.dumps_exception */
     TAG_FAILURE,   /* UTF-8 text about an exception that could not be sent */
+    TAG_NATIVE,    /* see native.h */
 };
 
 /* Containers that have been met: one that comes again must be sent by pickle, which keeps
@@ -428,7 +440,8 @@ struct Future {
 #if PY_VERSION_HEX < 0x030C0000
     PyObject *weak_references; /* of concurrent.futures.Future; later versions keep it elsewhere */
 #endif
-    PyObject *content; /* the result or exception; with a job, the function if it has no number */
+    PyObject *content; /* the result or exception; with a job, the function if it has no number,
+                          or (native function, memoryview, ...): what its results go to */
     PyObject *watch;   /* Watch, or NULL */
     Handle *handle;    /* not NULL as long as there is a job */
     uint32_t index;
@@ -513,6 +526,21 @@ void watch_unlock(Core *core, PyObject *condition);
 /* ---- The worker's side (call.c) -------------------------------------------------------------- */
 
 int call_run(void *context, struct pool_job *job);
+
+/* ---- Native functions (native.c, native_pack.c) ---------------------------------------------- */
+
+extern PyType_Spec native_spec;
+
+static inline bool native_check(const Core *core, PyObject *function)
+{
+    return PyObject_TypeCheck(function, core->native_type);
+}
+/* As Workers.submit and Workers.submit_chunk, for a NativeFunction. */
+PyObject *native_submit(Workers *workers, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *kwnames);
+PyObject *native_submit_chunk(Workers *workers, PyObject *function, PyObject *items, bool star);
+/* What the calls returned. `content` is Future.content. NULL with an exception. */
+PyObject *native_decode(PyObject *content, const uint8_t *data, size_t size);
 
 /* ---- Errors (errors.c) ----------------------------------------------------------------------- */
 

@@ -93,11 +93,13 @@ static int make_types(PyObject *module, Core *core)
     core->block_type = make_type(module, &block_spec);
     core->collector_type = make_type(module, &collector_spec);
     core->workers_type = make_type(module, &workers_spec);
+    core->native_type = make_type(module, &native_spec);
     if (!core->base_result || !core->base_exception || !core->future_type || !core->handle_type ||
         !core->watch_type || !core->sent_function_type || !core->block_type ||
-        !core->collector_type || !core->workers_type)
+        !core->collector_type || !core->workers_type || !core->native_type)
         return -1;
-    if (PyModule_AddType(module, core->future_type) < 0)
+    if (PyModule_AddType(module, core->future_type) < 0 ||
+        PyModule_AddType(module, core->native_type) < 0)
         return -1;
     return PyModule_AddType(module, core->workers_type);
 }
@@ -134,6 +136,10 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(core->loads_exception);
     Py_VISIT(core->broken_pool);
     Py_VISIT(core->worker_died);
+    Py_VISIT(core->native_type);
+    Py_VISIT(core->native_out);
+    Py_VISIT(core->native_in_out);
+    Py_VISIT(core->simple_data);
     Py_VISIT(core->current);
     return 0;
 }
@@ -167,6 +173,10 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->loads_exception);
     Py_CLEAR(core->broken_pool);
     Py_CLEAR(core->worker_died);
+    Py_CLEAR(core->native_type);
+    Py_CLEAR(core->native_out);
+    Py_CLEAR(core->native_in_out);
+    Py_CLEAR(core->simple_data);
     Py_CLEAR(core->name_timeout);
     Py_CLEAR(core->name_acquire);
     Py_CLEAR(core->name_release);

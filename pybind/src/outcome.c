@@ -30,6 +30,15 @@ static PyObject *decode_buffers(Future *future, Handle *handle, Reader *reader)
     return value;
 }
 
+/* What the future of a native function has for its content says how. */
+static PyObject *decode_native(Future *future, const uint8_t *data, size_t size)
+{
+    PyObject *native = Py_XNewRef(future->content);
+    PyObject *value = native_decode(native, data, size);
+    Py_XDECREF(native);
+    return value;
+}
+
 /* The value or exception that the worker wrote; NULL with an exception. */
 static PyObject *decode(Future *future, Handle *handle, const uint8_t *data, size_t size,
                         int *state)
@@ -55,6 +64,8 @@ static PyObject *decode(Future *future, Handle *handle, const uint8_t *data, siz
                 exception = PyObject_CallOneArg(PyExc_RuntimeError, text);
             Py_XDECREF(text);
             return exception;
+        case TAG_NATIVE:
+            return decode_native(future, data, size);
         }
         reader.next--; /* an unknown tag: codec_read() complains */
     }
@@ -101,6 +112,8 @@ static PyObject *take_finished(Future *future, Handle *handle, const struct pool
 PyObject *future_function(Future *future)
 {
     Workers *workers = future->handle ? future->handle->workers : NULL;
+    if (!future->function && future->content && PyTuple_CheckExact(future->content))
+        return Py_NewRef(PyTuple_GET_ITEM(future->content, 0));
     if (!future->function)
         return Py_XNewRef(future->content);
     return workers ? Py_XNewRef(functions_find(&workers->functions, future->function)) : NULL;

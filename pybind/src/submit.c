@@ -223,9 +223,9 @@ static void write_payload(uint8_t *out, size_t size, const Payload *payload, PyO
         write_call(&writer, payload);
 }
 
-/* Memory for the job. Committing much of it takes time, in which others may run, unless they could
- * change what was measured. */
-static int prepare(const Workers *workers, size_t size, bool release, struct pool_future *job,
+/* Committing much memory takes time, in which others may run, unless they could change what was
+ * measured. */
+int submit_prepare(const Workers *workers, size_t size, bool release, struct pool_future *job,
                    void **memory)
 {
     struct pool *pool = workers->handle->pool;
@@ -258,7 +258,7 @@ static PyObject *send(Workers *workers, PyObject *function, const Payload *paylo
         return NULL;
     struct pool_future job;
     void *memory;
-    int error = prepare(workers, size, payload->release, &job, &memory);
+    int error = submit_prepare(workers, size, payload->release, &job, &memory);
     if (error == 0) {
         write_payload(memory, size, payload, travel->pickled);
         error = pool_commit_host(&job, travel->target);
@@ -324,9 +324,7 @@ static void note_function(PyObject *function)
     Py_XDECREF(whose);
 }
 
-/* The future that has the exception that is set now. A closed or broken pool goes first, and what
- * is no Exception goes to the caller. */
-static PyObject *failed(Workers *workers)
+PyObject *submit_failed(Workers *workers)
 {
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return NULL;
@@ -392,6 +390,8 @@ PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     }
     if (check(workers, args[0]) < 0)
         return NULL;
+    if (native_check(workers->core, args[0]))
+        return native_submit(workers, args, nargs, kwnames);
     if (kwnames && PyTuple_GET_SIZE(kwnames) == 0)
         kwnames = NULL;
     Travel travel = {0};
@@ -404,13 +404,13 @@ PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     PyObject *future;
     if (functions_travel(workers, args[0], &travel) < 0) {
         note_function(args[0]);
-        return failed(workers);
+        return submit_failed(workers);
     }
     if (make_call(workers, &payload, small) == 0) {
         future = send(workers, args[0], &payload, &travel);
     } else {
         note_argument(workers->core, args[0], payload.values, payload.count, kwnames);
-        future = failed(workers);
+        future = submit_failed(workers);
     }
     Py_XDECREF(payload.pickled);
     buffers_clear(&payload.buffers);
@@ -448,13 +448,15 @@ PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t
     int star = PyObject_IsTrue(args[2]);
     if (star < 0 || check(workers, args[0]) < 0)
         return NULL;
+    if (native_check(workers->core, args[0]))
+        return native_submit_chunk(workers, args[0], items, star);
     Travel travel = {0};
     Payload payload = {0};
     uint8_t small[SMALL_PAYLOAD];
     PyObject *future;
     if (functions_travel(workers, args[0], &travel) < 0) {
         note_function(args[0]);
-        return failed(workers);
+        return submit_failed(workers);
     }
     if (make_chunk(workers, &payload, items, small) == 0) {
         if (star)
@@ -462,7 +464,7 @@ PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t
         future = send(workers, args[0], &payload, &travel);
     } else {
         note_argument(workers->core, args[0], &items, 1, NULL);
-        future = failed(workers);
+        future = submit_failed(workers);
     }
     Py_XDECREF(payload.pickled);
     buffers_clear(&payload.buffers);

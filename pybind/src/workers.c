@@ -257,6 +257,18 @@ static struct pool *pool_of(PyObject *self)
     return NULL;
 }
 
+/* The same for what ends the pool: that is not for its jobs, which would end in the midst of it. */
+static struct pool *pool_to_end(PyObject *self)
+{
+    struct pool *pool = pool_of(self);
+    if (!pool || !((Workers *)self)->handle->in_worker)
+        return pool;
+    PyErr_SetString(PyExc_RuntimeError,
+                    "a job can't close, terminate or join the pool that runs it; in a job, use "
+                    "libpool.current() without a with statement");
+    return NULL;
+}
+
 static PyObject *none_or_error(PyObject *self, int error)
 {
     if (error == 0)
@@ -270,7 +282,7 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
 
 static PyObject *workers_close(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct pool *pool = pool_of(self);
+    struct pool *pool = pool_to_end(self);
     if (!pool)
         return NULL;
     int error = pool_close(pool);
@@ -286,7 +298,7 @@ PyDoc_STRVAR(terminate_doc, "terminate($self, /)\n--\n\n"
 
 static PyObject *workers_terminate(PyObject *self, PyObject *Py_UNUSED(unused))
 {
-    struct pool *pool = pool_of(self);
+    struct pool *pool = pool_to_end(self);
     if (!pool)
         return NULL;
     int error;
@@ -336,7 +348,7 @@ static PyObject *workers_join(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {(char *)"timeout", NULL};
     PyObject *timeout = NULL;
-    struct pool *pool = pool_of(self);
+    struct pool *pool = pool_to_end(self);
     if (!pool || !PyArg_ParseTupleAndKeywords(args, kwargs, "|O:join", names, &timeout))
         return NULL;
     int64_t deadline = errors_deadline(timeout);

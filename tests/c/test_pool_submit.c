@@ -273,6 +273,51 @@ static void a_function_of_a_library_loaded_after_the_pool_was_made_runs(void)
     dlclose(library);
 }
 
+static int job_call_by_reference(struct pool_job *job, const void *argument, size_t size)
+{
+    pool_any_function function;
+    uint64_t reference;
+    double result;
+    int error;
+
+    (void)size;
+    memcpy(&reference, argument, sizeof reference);
+    error = pool_resolve(pool_current(), reference, &function);
+    if (error)
+        return error;
+    result = ((double (*)(double))function)(-2.5);
+    return pool_job_return(job, &result, sizeof result);
+}
+
+static void a_function_passed_as_an_argument_is_the_same_one_in_the_worker(void)
+{
+    struct pool *pool = harness_pool(1, LIMIT);
+    void *library = dlopen("libm.so.6", RTLD_NOW | RTLD_LOCAL);
+    pool_any_function function, found = NULL;
+    struct pool_future future;
+    uint64_t reference = 0;
+    const void *data;
+    double result;
+    size_t size;
+
+    REQUIRE(library != NULL, true);
+    function = (pool_any_function)(uintptr_t)dlsym(library, "fabs");
+    EXPECT(pool_refer(pool, NULL, &reference), -EINVAL);
+    EXPECT(pool_refer(pool, (pool_any_function)(uintptr_t)&result, &reference), -EINVAL);
+    EXPECT(pool_resolve(pool, UINT64_MAX, &found), -EINVAL);
+    EXPECT(pool_refer(pool, function, &reference), 0);
+    EXPECT(pool_resolve(pool, reference, &found), 0);
+    EXPECT(found == function, true);
+    future = harness_submit(pool, job_call_by_reference, &reference, sizeof reference);
+    EXPECT(harness_outcome(&future, NULL), POOL_FINISHED);
+    REQUIRE(pool_future_result(&future, &data, &size), 0);
+    REQUIRE(size, sizeof result);
+    memcpy(&result, data, sizeof result);
+    EXPECT(result == 2.5, true);
+    pool_destroy(pool);
+    dlclose(library);
+}
+
 static int job_note_order(struct pool_job *job, const void *argument, size_t size)
 {
     struct {
@@ -497,6 +542,7 @@ static const struct harness_test tests[] = {
     TEST(a_job_without_a_future_runs_and_costs_nothing_afterwards),
     TEST(what_cannot_be_submitted_is_einval),
     TEST(a_function_of_a_library_loaded_after_the_pool_was_made_runs),
+    TEST(a_function_passed_as_an_argument_is_the_same_one_in_the_worker),
     TEST(one_worker_runs_jobs_in_the_order_of_submission),
     TEST(a_job_in_two_steps_is_written_in_place),
     TEST(an_abandoned_job_costs_nothing),

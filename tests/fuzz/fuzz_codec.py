@@ -9,6 +9,7 @@ what is damaged and how:
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import random
 import resource
@@ -100,10 +101,28 @@ def damage(mark_parts: tuple[str, str], seed: int) -> int:
 # ---- In the host --------------------------------------------------------------------------------
 
 
+KINDS = ("str", "bytes", "tuple", "object", "pickle", "raise", "native", "natives")
+memccpy = libpool.native(
+    "libc.so.6",
+    "memccpy",
+    argtypes=[ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t],
+    restype=ctypes.c_int16,
+)
+
+
+def start(pool: libpool.Executor, kind: str, mark: str) -> libpool.Future[Any]:
+    if not kind.startswith("native"):
+        return pool.submit(give, kind, mark)
+    text = mark.encode() * 3
+    calls = [(libpool.Out(len(text)), text, -1, len(text)) for _ in range(4)]
+    if kind == "native":
+        return pool.submit(memccpy, *calls[0])
+    return pool.submit_chunk(memccpy, calls, True)
+
+
 def once(pool: libpool.Executor, number: int, chance: random.Random, seen: Counter[str]) -> None:
-    kind = chance.choice(("str", "bytes", "tuple", "object", "pickle", "raise"))
     parts = (f"mark-{number}", f"-{chance.randrange(1 << 32):08x}")
-    future = pool.submit(give, kind, "".join(parts))
+    future = start(pool, chance.choice(KINDS), "".join(parts))
     while not future.done():
         pool.submit(abs, 0).result(30)  # done() leaves the result where it is
     try:
