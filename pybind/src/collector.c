@@ -45,16 +45,17 @@ int collector_start(Handle *handle)
                                        "name", "libpool-collector", "daemon", Py_True);
     PyObject *thread =
         arguments && keywords ? PyObject_Call(handle->core->thread, arguments, keywords) : NULL;
-    Py_XSETREF(handle->collector, Py_XNewRef(thread));
     PyObject *started = thread ? PyObject_CallMethod(thread, "start", NULL) : NULL;
     Py_XDECREF(arguments);
     Py_XDECREF(keywords);
     /* A signal handler may have raised when the thread was there already: see collector_run(). */
     if (!started && !handle->in_collector) {
         handle->collecting = false;
-        Py_CLEAR(handle->collector);
         collector_forget(handle);
     }
+    /* Not before the start: a thread can't be joined then. It may have run and noted itself. */
+    if (started && !handle->in_collector)
+        Py_XSETREF(handle->collector, Py_NewRef(thread));
     Py_XDECREF(thread);
     Py_XDECREF(started);
     return started ? 0 : -1;
