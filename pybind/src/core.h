@@ -92,8 +92,8 @@ typedef struct Core {
     Workers *current; /* in a worker: the pool that it belongs to */
 
     struct Handle *collecting; /* those that have a collector, linked by `next_collecting` */
-    bool
-        ended; /* the interpreter ends, and has waited for all pools: what there is, is terminated */
+    /* The interpreter ends, and has waited for all pools: those that are left are terminated. */
+    bool ended;
 } Core;
 
 extern PyModuleDef core_module;
