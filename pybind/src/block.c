@@ -130,6 +130,15 @@ int block_pin(Future *future, PyObject *blocks)
     return error;
 }
 
+/* The job goes on although nobody has its future: looked at again by block_sweep(). */
+static void keep_orphan(Handle *handle, PyObject *key)
+{
+    if (!handle->orphans)
+        handle->orphans = PyList_New(0);
+    if (!handle->orphans || PyList_Append(handle->orphans, key) < 0)
+        PyErr_WriteUnraisable(key);
+}
+
 /* Called on the way of exceptions, too. */
 bool block_unpin(Handle *handle, const struct pool_future *job)
 {
@@ -143,11 +152,7 @@ bool block_unpin(Handle *handle, const struct pool_future *job)
         if (PyDict_DelItem(handle->pins, key) < 0)
             PyErr_WriteUnraisable(key);
     } else {
-        /* The job goes on although nobody has its future: looked at again by block_sweep(). */
-        if (!handle->orphans)
-            handle->orphans = PyList_New(0);
-        if (!handle->orphans || PyList_Append(handle->orphans, key) < 0)
-            PyErr_WriteUnraisable(key);
+        keep_orphan(handle, key);
     }
     Py_XDECREF(key);
     if (pending)
@@ -155,25 +160,35 @@ bool block_unpin(Handle *handle, const struct pool_future *job)
     return ended;
 }
 
-void block_sweep(Handle *handle, bool all)
+/* The job may need them as long as the pool lives: they end with it. */
+static void leave_to_pool(PyObject *blocks)
 {
-    for (Py_ssize_t i = handle->orphans ? PyList_GET_SIZE(handle->orphans) : 0; i-- > 0;) {
-        PyObject *key = PyList_GET_ITEM(handle->orphans, i);
+    for (Py_ssize_t i = 0; blocks && i < PyTuple_GET_SIZE(blocks); i++)
+        if (PyTuple_GET_ITEM(blocks, i) != Py_None)
+            ((Block *)PyTuple_GET_ITEM(blocks, i))->owned = false;
+}
+
+void block_sweep(Handle *handle, bool last)
+{
+    PyObject *orphans = handle->orphans;
+    handle->orphans = NULL;
+    for (Py_ssize_t i = 0; orphans && i < PyList_GET_SIZE(orphans); i++) {
+        PyObject *key = PyList_GET_ITEM(orphans, i);
         uint64_t number = PyLong_AsUnsignedLongLong(key);
         struct pool_future job = {handle->pool, (uint32_t)number, (uint32_t)(number >> 32)};
         int outcome = pool_future_outcome(&job, NULL);
-        if (!all && outcome >= 0 && outcome < POOL_FINISHED)
-            continue;
+        if (outcome >= 0 && outcome < POOL_FINISHED) {
+            if (!last) {
+                keep_orphan(handle, key);
+                continue;
+            }
+            leave_to_pool(PyDict_GetItemWithError(handle->pins, key));
+        }
         pool_future_release(&job);
-        Py_INCREF(key);
-        if (PyList_SetSlice(handle->orphans, i, i + 1, NULL) < 0 ||
-            PyDict_DelItem(handle->pins, key) < 0)
+        if (PyDict_DelItem(handle->pins, key) < 0)
             PyErr_WriteUnraisable(key);
-        Py_DECREF(key);
-        /* That may have run code by which the list has become shorter. */
-        if (i > PyList_GET_SIZE(handle->orphans))
-            i = PyList_GET_SIZE(handle->orphans);
     }
+    Py_XDECREF(orphans);
 }
 
 /* ---- What Workers offers --------------------------------------------------------------------- */
@@ -266,7 +281,7 @@ static void block_dealloc(PyObject *self)
         if (block->owned)
             pool_free(pool, block->reference);
         else
-            pool_drop(pool, block->reference);
+            pool_drop(pool, block->reference); /* nothing, where a job may need it still */
     }
     if (block->owns_job)
         pool_future_release(&block->job);

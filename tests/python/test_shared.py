@@ -296,3 +296,15 @@ def test_the_pool_forgets_orphans(pool: Pool) -> None:
     for _ in range(3):
         pool.submit(first, shared.zeros(LARGE, pool=pool))
     until(lambda: pool.stats()["jobs_started"] >= 3)
+
+
+def test_jobs_of_a_dropped_pool_find_their_arrays(tmp_path: Any) -> None:
+    path = tmp_path / "log"
+    executor = Executor(1)
+    executor.submit(signal.sigtimedwait, [signal.SIGUSR1], 0.3)
+    for i in range(5):
+        executor.submit(record, shared.full(LARGE // 8, i, pool=executor), str(path))
+    executor.shutdown(wait=False)
+    del executor
+    gc.collect()
+    until(lambda: path.exists() and path.read_text() == "".join(f"{i} 1\n" for i in range(5)))
