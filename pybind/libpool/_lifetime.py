@@ -16,10 +16,13 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from libpool import _core, _pickling
 from libpool._functions import Registry
+
+if TYPE_CHECKING:
+    from libpool.aio import Asyncio
 
 __all__ = ["MAX_WORKERS", "Base"]
 
@@ -156,6 +159,13 @@ class Base(_core.Workers):
         view = self._view(limit, again)
         view.__dict__.update(self.__dict__)
         return view
+
+    @property
+    def aio(self) -> Asyncio:
+        """The pool for a running asyncio event loop: ``await pool.aio.submit(fn, x)``."""
+        from libpool.aio import Asyncio  # asyncio is slow to import, and most do without
+
+        return Asyncio(self)
 
     def close(self) -> None:
         """Take no more calls. Those that were submitted run, then the workers end."""
