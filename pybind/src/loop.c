@@ -368,14 +368,22 @@ static int loop_traverse(PyObject *self, visitproc visit, void *arg)
 static int loop_clear(PyObject *self)
 {
     LoopReader *reader = (LoopReader *)self;
-    PyObject *awaited;
+    PyObject *pending = reader->pending, *awaited;
     Py_ssize_t position = 0;
     leave(reader);
-    while (reader->pending && PyDict_Next(reader->pending, &position, NULL, &awaited))
+    /* Nobody else has the dict from here on, whatever code is run by what is freed. */
+    reader->pending = NULL;
+    while (pending && PyDict_Next(pending, &position, NULL, &awaited)) {
+        /* An awaiter refers to what it is awaited by. Without that cycle, the jobs and the memory
+         * of their results are given back at once. */
+        PyObject *awaiter;
         ((Awaited *)awaited)->reader = NULL;
+        Py_XDECREF(awaited_take((Awaited *)awaited, &awaiter));
+        Py_XDECREF(awaiter);
+    }
+    Py_XDECREF(pending);
     Py_CLEAR(reader->loop);
     Py_CLEAR(reader->ended);
-    Py_CLEAR(reader->pending);
     return 0;
 }
 
