@@ -15,11 +15,14 @@ import signal
 import sys
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from libpool import _core, _pickling
 from libpool._functions import Registry
 from libpool.shared import Shared
+
+if TYPE_CHECKING:
+    from libpool.aio import Asyncio
 
 __all__ = ["MAX_WORKERS", "Base"]
 
@@ -189,6 +192,13 @@ class Base(_core.Workers):
             The object can't be pickled.
         """
         return Shared(obj, self._put(obj))
+
+    @property
+    def aio(self) -> Asyncio:
+        """The pool for a running asyncio event loop: ``await pool.aio.submit(fn, x)``."""
+        from libpool.aio import Asyncio  # asyncio is slow to import, and most do without
+
+        return Asyncio(self)
 
     def close(self) -> None:
         """Take no more calls. Those that were submitted run, then the workers end."""

@@ -27,8 +27,11 @@ void collector_forget(Handle *handle)
 
 int collector_start(Handle *handle)
 {
-    if (handle->collecting)
+    if (handle->collecting) {
+        if (handle->resting)
+            event_write(handle->wake);
         return 0;
+    }
     if (handle->wake < 0) {
         handle->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (handle->wake < 0) {
@@ -100,19 +103,22 @@ static void deliver(Future *future)
     Py_DECREF(future);
 }
 
-/* Those that the library announces. */
+/* Those that were announced, whoever took them from the library. */
 static void deliver_announced(Handle *handle)
 {
-    struct pool_future job;
-    while (pool_next_completed(handle->pool, &job) == 1) {
-        PyObject *index = PyLong_FromUnsignedLong(job.index);
-        PyObject *found = index ? PyDict_GetItemWithError(handle->watched, index) : NULL;
-        if (found && ((Future *)found)->generation == job.generation)
-            deliver((Future *)found);
-        else if (PyErr_Occurred())
+    PyObject *ended = handle->ended;
+    PyObject *fresh = PyList_GET_SIZE(ended) > 0 ? PyList_New(0) : NULL;
+    if (!fresh) {
+        if (PyErr_Occurred()) {
             PyErr_WriteUnraisable((PyObject *)handle);
-        Py_XDECREF(index);
+            event_write(handle->wake); /* they are still there */
+        }
+        return;
     }
+    handle->ended = fresh;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(ended); i++)
+        deliver((Future *)PyList_GET_ITEM(ended, i));
+    Py_DECREF(ended);
 }
 
 /* All that have ended, announced or not. */
@@ -130,14 +136,6 @@ static void deliver_ended(Handle *handle)
     Py_XDECREF(futures);
 }
 
-/* Empties an eventfd. */
-static void drain(int descriptor)
-{
-    uint64_t counter;
-    ssize_t got = read(descriptor, &counter, sizeof counter);
-    (void)got; /* nothing in it is fine as well */
-}
-
 PyObject *collector_run(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     Handle *handle = (Handle *)self;
@@ -152,25 +150,27 @@ PyObject *collector_run(PyObject *self, PyObject *Py_UNUSED(unused))
     handle->in_collector = handle->collecting = true;
     remember(handle);
     struct pollfd on[] = {
-        {.fd = pool_notify_fd(handle->pool), .events = POLLIN},
+        {.events = POLLIN},
         {.fd = handle->wake, .events = POLLIN},
         {.fd = pool_supervisor_fd(handle->pool), .events = POLLIN},
     };
     bool pool_ended = false;
     for (;;) {
+        /* While loops alone have something to wait for, no thread is woken for them. */
+        handle->resting = handle->loops && PyDict_GET_SIZE(handle->watched) == 0;
+        on[0].fd = handle->resting ? -1 : pool_notify_fd(handle->pool);
         Py_BEGIN_ALLOW_THREADS
         poll(on, 3, pool_ended ? AFTER_THE_END_MS : -1);
         Py_END_ALLOW_THREADS
         if (on[1].revents)
-            drain(handle->wake);
-        if (on[0].revents)
-            drain(on[0].fd);
+            event_drain(handle->wake);
         if (on[2].revents) {
             pool_ended = true;
             on[2].fd = -1; /* it stays readable for ever */
         }
         if (pool_ended)
             pool_check(handle->pool); /* what has no result is declared lost */
+        handle_take_announced(handle, NULL);
         deliver_announced(handle);
         if (handle->sweep || pool_ended) {
             handle->sweep = false;

@@ -14,8 +14,10 @@
  *   outcome.c    from an ended job to a value or an exception
  *   watch.c      what a Future has only when somebody asks for it: condition, waiters, callbacks
  *   handle.c     the pool, shared by Workers and futures
+ *   announce.c   takes what the library announces, for the collector and for event loops
  *   collector.c  the thread that serves watched futures
  *   reaper.c     the threads that see to the end of pools that nobody waits for
+ *   loop.c       what an event loop awaits
  *   host.c       the worker's side: the hooks of pool_host
  *   call.c       the worker's side: runs one job
  *   native*.c    jobs that are C functions, see native.h
@@ -60,6 +62,8 @@ typedef struct Core {
     PyTypeObject *block_type;
     PyTypeObject *collector_type;
     PyTypeObject *native_type;
+    PyTypeObject *awaited_type;
+    PyTypeObject *loop_type;
 
     /* From concurrent.futures. */
     PyObject *base_result;    /* Future.result, the inherited one */
@@ -96,6 +100,11 @@ typedef struct Core {
     PyObject *name_release;
     PyObject *name_notify_all;
     PyObject *name_describe;
+    PyObject *name_done; /* the methods of a loop's future, and of its reader */
+    PyObject *name_set_result;
+    PyObject *name_set_exception;
+    PyObject *name_cancel;
+    PyObject *name_retire;
     PyObject *pickle_protocol;         /* 5 */
     PyObject *keyword_buffer_callback; /* (name,) */
     PyObject *keyword_buffers;
@@ -116,9 +125,10 @@ Core *core_of(PyTypeObject *type);
 /* An attribute of one of libpool's Python modules, remembered in *slot. Borrowed; NULL on error. */
 PyObject *core_late(PyObject **slot, const char *module, const char *name);
 
-/* ---- The pool, shared by Workers and its futures (handle.c, collector.c, reaper.c) ----------- */
+/* ---- The pool, shared by Workers and its futures (handle.c, announce.c, collector.c, reaper.c) */
 
 typedef struct Lingering Lingering;
+typedef struct LoopReader LoopReader;
 
 /* The pool lives as long as somebody may ask something of it: futures outlive their Workers. This
  * is no garbage-collected type, although `watched` refers to futures which refer back: a watched
@@ -131,9 +141,12 @@ typedef struct Handle {
     bool in_worker;            /* that process is a worker of this pool */
     bool closed;               /* nothing more will be submitted: the collector may end */
     bool sweep;                /* the collector is to look at every watched future */
+    bool resting;              /* the collector has nothing to watch and leaves it to the loops */
     int wake;                  /* an eventfd that wakes the collector, -1 before there is one */
     unsigned long main_thread; /* where signal handlers run, and, in a worker, jobs */
     PyObject *watched;         /* job index (int) -> Future */
+    PyObject *ended;           /* list of those that were announced, for the collector */
+    LoopReader *loops;         /* borrowed, a list: each leaves it before it is freed */
     PyObject *collector;       /* threading.Thread, the last one that ran, or NULL */
     PyObject *blocks;  /* reference of a shared block (int) -> its Block's address, or NULL */
     PyObject *pins;    /* job (int) -> the Blocks that it needs (tuple), or NULL */
@@ -150,8 +163,14 @@ extern PyType_Spec handle_spec;
 Handle *handle_new(Core *core);
 /* Is this a process that inherited the pool by fork? */
 bool handle_inherited(const Handle *handle);
-/* Wakes the collector, if there is one, to look at `closed` and `sweep`. */
+/* Wakes the collector and the loops, if there are any, to look at `closed` and `sweep`. */
 void handle_wake(Handle *handle);
+/* Takes all that is announced, and tells whom it is for. `taker` is the loop that calls, or NULL:
+ * the collector does. It is not woken: it looks at its list next. */
+void handle_take_announced(Handle *handle, LoopReader *taker);
+/* Makes an eventfd readable, or unreadable. */
+void event_write(int descriptor);
+void event_drain(int descriptor);
 /* Starts the collector unless it runs. 0, or -1 with an exception. */
 int collector_start(Handle *handle);
 /* Waits for its end: 0 ended, 1 timed out, -1 exception. `timeout` as for Workers.join. */
@@ -554,6 +573,30 @@ int watch_lock(Future *future, PyObject **condition);
 void watch_announce(Future *future);
 /* Lets go of it; NULL is fine. Steals. */
 void watch_unlock(Core *core, PyObject *condition);
+
+/* ---- Event loops (loop.c) -------------------------------------------------------------------- */
+
+typedef struct Awaited {
+    PyObject_HEAD
+    Future *job;        /* both NULL once the awaiter has been told or was cancelled */
+    PyObject *awaiter;  /* a future of the loop */
+    LoopReader *reader; /* borrowed: in whose `pending` this is, or NULL */
+} Awaited;
+
+struct LoopReader {
+    PyObject_HEAD
+    Core *core;
+    Handle *handle; /* NULL after leave() */
+    PyObject *loop;
+    PyObject *pending; /* job index (int) -> Awaited */
+    PyObject *ended;   /* list of those that were announced */
+    bool sweep;        /* look at all that are pending */
+    int wake;          /* an eventfd: `ended` or `sweep` was set by another thread */
+    LoopReader *next;  /* in Handle.loops */
+};
+
+extern PyType_Spec awaited_spec;
+extern PyType_Spec loop_spec;
 
 /* ---- The worker's side (call.c) -------------------------------------------------------------- */
 

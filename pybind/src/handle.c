@@ -12,10 +12,11 @@ Handle *handle_new(Core *core)
     handle->owner = getpid();
     handle->wake = -1;
     handle->watched = PyDict_New();
+    handle->ended = PyList_New(0);
     handle->lingering = lingering_new();
     if (!handle->lingering)
         PyErr_NoMemory();
-    if (!handle->watched || !handle->lingering)
+    if (!handle->watched || !handle->ended || !handle->lingering)
         Py_CLEAR(handle);
     return handle;
 }
@@ -27,9 +28,13 @@ bool handle_inherited(const Handle *handle)
 
 void handle_wake(Handle *handle)
 {
-    if (handle->wake >= 0 && !handle_inherited(handle)) {
-        ssize_t written = write(handle->wake, &(uint64_t){1}, sizeof(uint64_t));
-        (void)written; /* fails only when the counter is at its maximum: it is readable then */
+    if (handle_inherited(handle))
+        return;
+    if (handle->wake >= 0)
+        event_write(handle->wake);
+    for (LoopReader *reader = handle->loops; reader; reader = reader->next) {
+        reader->sweep = reader->sweep || handle->sweep;
+        event_write(reader->wake);
     }
 }
 
@@ -64,6 +69,7 @@ static void handle_dealloc(PyObject *self)
     if (handle->wake >= 0)
         close(handle->wake);
     Py_XDECREF(handle->watched);
+    Py_XDECREF(handle->ended);
     Py_XDECREF(handle->collector);
     Py_XDECREF(handle->blocks);
     Py_XDECREF(handle->pins);

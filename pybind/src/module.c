@@ -57,9 +57,11 @@ static int make_names(Core *core)
         PyObject **slot;
         const char *text;
     } wanted[] = {
-        {&core->name_timeout, "timeout"},   {&core->name_acquire, "acquire"},
-        {&core->name_release, "release"},   {&core->name_notify_all, "notify_all"},
-        {&core->name_describe, "describe"},
+        {&core->name_timeout, "timeout"},       {&core->name_acquire, "acquire"},
+        {&core->name_release, "release"},       {&core->name_notify_all, "notify_all"},
+        {&core->name_describe, "describe"},     {&core->name_done, "done"},
+        {&core->name_set_result, "set_result"}, {&core->name_set_exception, "set_exception"},
+        {&core->name_cancel, "cancel"},         {&core->name_retire, "retire"},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         if (!(*wanted[i].slot = PyUnicode_InternFromString(wanted[i].text)))
@@ -93,13 +95,17 @@ static int make_types(PyObject *module, Core *core)
     core->sent_function_type = make_type(module, &sent_function_spec);
     core->block_type = make_type(module, &block_spec);
     core->collector_type = make_type(module, &collector_spec);
+    core->awaited_type = make_type(module, &awaited_spec);
+    core->loop_type = make_type(module, &loop_spec);
     core->workers_type = make_type(module, &workers_spec);
     core->native_type = make_type(module, &native_spec);
     if (!core->base_result || !core->base_exception || !core->future_type || !core->handle_type ||
         !core->watch_type || !core->sent_function_type || !core->block_type ||
-        !core->collector_type || !core->workers_type || !core->native_type)
+        !core->collector_type || !core->awaited_type || !core->loop_type || !core->workers_type ||
+        !core->native_type)
         return -1;
     if (PyModule_AddType(module, core->future_type) < 0 ||
+        PyModule_AddType(module, core->loop_type) < 0 ||
         PyModule_AddType(module, core->native_type) < 0)
         return -1;
     return PyModule_AddType(module, core->workers_type);
@@ -124,6 +130,8 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(core->sent_function_type);
     Py_VISIT(core->block_type);
     Py_VISIT(core->collector_type);
+    Py_VISIT(core->awaited_type);
+    Py_VISIT(core->loop_type);
     Py_VISIT(core->base_result);
     Py_VISIT(core->base_exception);
     Py_VISIT(core->cancelled_error);
@@ -157,6 +165,8 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->sent_function_type);
     Py_CLEAR(core->block_type);
     Py_CLEAR(core->collector_type);
+    Py_CLEAR(core->awaited_type);
+    Py_CLEAR(core->loop_type);
     Py_CLEAR(core->base_result);
     Py_CLEAR(core->base_exception);
     Py_CLEAR(core->cancelled_error);
@@ -186,6 +196,11 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->name_release);
     Py_CLEAR(core->name_notify_all);
     Py_CLEAR(core->name_describe);
+    Py_CLEAR(core->name_done);
+    Py_CLEAR(core->name_set_result);
+    Py_CLEAR(core->name_set_exception);
+    Py_CLEAR(core->name_cancel);
+    Py_CLEAR(core->name_retire);
     Py_CLEAR(core->pickle_protocol);
     Py_CLEAR(core->keyword_buffer_callback);
     Py_CLEAR(core->keyword_buffers);
