@@ -13,7 +13,6 @@ import operator
 import os
 import signal
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Self
@@ -59,6 +58,9 @@ class Base(_core.Workers):
 
     _all_ended = False
     """The interpreter ends, and has waited for all pools."""
+
+    _finishes_at_exit = False
+    """The interpreter waits for the jobs of a pool that nobody has; else it cancels them."""
 
     def _launch(
         self,
@@ -117,6 +119,7 @@ class Base(_core.Workers):
             retries=_checked_retries(retries),
             memory_limit=memory_limit,
             worker_jobs=min(tasks or 0, (1 << 64) - 1),
+            finishes_at_exit=self._finishes_at_exit,
         )
         _running.add(self)
 
@@ -171,44 +174,20 @@ class Base(_core.Workers):
         """Whether this is the process that made the pool."""
         return self.check() != -errno.EXDEV
 
-    def _linger(self) -> None:
-        """Stay alive, closed, until all jobs have ended."""
-        if self in _lingering:
-            return
-        _lingering.add(self)
-        # No thread can be started when the interpreter ends; _at_exit() sees to it then.
-        with contextlib.suppress(RuntimeError):
-            threading.Thread(target=_drain, args=[self], name="libpool-drain", daemon=True).start()
-
-    def _abandon(self) -> None:
-        """Called when nobody has the pool any more: what was submitted runs."""
-        # At the interpreter's very end there is not even a module to look things up in.
-        if not self._all_ended and self._usable():
-            self.close()
-            if not _core.Workers.join(self, 0):
-                self._linger()
-
     def _at_exit(self) -> None:
         """Called when the interpreter ends and the pool has not."""
         raise NotImplementedError
 
 
 _running: weakref.WeakSet[Base] = weakref.WeakSet()
-_lingering: set[Base] = set()
-
-
-def _drain(workers: Base) -> None:
-    try:
-        workers.join()
-    finally:
-        _lingering.discard(workers)
 
 
 def _at_exit() -> None:
     # After all threads have ended, and those handlers that were registered later than this one.
-    for workers in {*_running, *_lingering}:
+    for workers in list(_running):
         if workers._usable():
             workers._at_exit()
+    _core.finish()  # those that nobody has
     Base._all_ended = True
 
 

@@ -97,6 +97,8 @@ class Executor(Base, concurrent.futures.Executor):
             tasks=max_tasks_per_child,
         )
 
+    _finishes_at_exit = True
+
     @staticmethod
     def _closed_error() -> RuntimeError:
         return RuntimeError("cannot schedule new futures after shutdown")

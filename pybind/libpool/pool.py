@@ -231,7 +231,6 @@ class Pool(Base):
     def _abandon(self) -> None:
         if not self._all_ended and self.check() == 0:
             warnings.warn(f"unclosed running pool {self!r}", ResourceWarning, source=self)  # noqa: B028
-        super()._abandon()
 
     def _at_exit(self) -> None:
         self.terminate()

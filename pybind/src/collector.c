@@ -9,6 +9,22 @@
 /* Between looks at jobs that the library has not yet declared lost after the supervisor's end. */
 #define AFTER_THE_END_MS 10
 
+static void remember(Handle *handle)
+{
+    collector_forget(handle);
+    handle->next_collecting = handle->core->collecting;
+    handle->core->collecting = handle;
+}
+
+void collector_forget(Handle *handle)
+{
+    for (Handle **link = &handle->core->collecting; *link; link = &(*link)->next_collecting)
+        if (*link == handle) {
+            *link = handle->next_collecting;
+            return;
+        }
+}
+
 int collector_start(Handle *handle)
 {
     if (handle->collecting)
@@ -22,6 +38,7 @@ int collector_start(Handle *handle)
     }
     /* Set first: Thread.start() lets other threads run, and they must not start a second one. */
     handle->collecting = true;
+    remember(handle);
     PyObject *arguments = PyTuple_New(0);
     PyObject *keywords = Py_BuildValue("{s:N,s:s,s:O}", "target",
                                        PyObject_GetAttrString((PyObject *)handle, "collect"),
@@ -31,14 +48,17 @@ int collector_start(Handle *handle)
     PyObject *started = thread ? PyObject_CallMethod(thread, "start", NULL) : NULL;
     Py_XDECREF(arguments);
     Py_XDECREF(keywords);
-    if (!started) {
-        Py_XDECREF(thread);
+    /* A signal handler may have raised when the thread was there already: see collector_run(). */
+    if (!started && !handle->in_collector) {
         handle->collecting = false;
-        return -1;
+        collector_forget(handle);
     }
-    Py_DECREF(started);
-    Py_XSETREF(handle->collector, thread);
-    return 0;
+    /* Not before the start: a thread can't be joined then. It may have run and noted itself. */
+    if (started && !handle->in_collector)
+        Py_XSETREF(handle->collector, Py_NewRef(thread));
+    Py_XDECREF(thread);
+    Py_XDECREF(started);
+    return started ? 0 : -1;
 }
 
 int collector_join(Handle *handle, double timeout)
@@ -121,6 +141,16 @@ static void drain(int descriptor)
 PyObject *collector_run(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     Handle *handle = (Handle *)self;
+    /* When a signal handler raised in Thread.start() nobody could know whether this thread would
+     * come to run, and there may be another. It is the one that runs that is waited for. */
+    if (handle->in_collector)
+        Py_RETURN_NONE;
+    PyObject *thread = PyObject_CallNoArgs(handle->core->current_thread);
+    if (!thread)
+        return NULL;
+    Py_XSETREF(handle->collector, thread);
+    handle->in_collector = handle->collecting = true;
+    remember(handle);
     struct pollfd on[] = {
         {.fd = pool_notify_fd(handle->pool), .events = POLLIN},
         {.fd = handle->wake, .events = POLLIN},
@@ -151,6 +181,24 @@ PyObject *collector_run(PyObject *self, PyObject *Py_UNUSED(unused))
     }
     /* Nothing runs between the look at `watched` and this, so what is watched next starts a new
      * thread. */
-    handle->collecting = false;
+    handle->in_collector = handle->collecting = false;
+    collector_forget(handle);
     Py_RETURN_NONE;
+}
+
+int collector_finish(Core *core)
+{
+    for (;;) {
+        Handle *handle = core->collecting;
+        while (handle && (!handle->closed || handle_inherited(handle)))
+            handle = handle->next_collecting;
+        if (!handle)
+            return 0;
+        Py_INCREF(handle);
+        int failed = collector_join(handle, -1);
+        collector_forget(handle); /* it has done so itself, unless it has yet to begin */
+        Py_DECREF(handle);
+        if (failed < 0)
+            return -1;
+    }
 }

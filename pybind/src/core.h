@@ -13,6 +13,7 @@
  *   watch.c      what a Future has only when somebody asks for it: condition, waiters, callbacks
  *   handle.c     the pool, shared by Workers and futures
  *   collector.c  the thread that serves watched futures
+ *   reaper.c     the threads that see to the end of pools that nobody waits for
  *   host.c       the worker's side: the hooks of pool_host
  *   call.c       the worker's side: runs one job
  *   errors.c     from negative errno to exceptions
@@ -65,10 +66,11 @@ typedef struct Core {
     PyObject *state_cancelled_and_notified;
     PyObject *state_finished;
 
-    PyObject *condition;   /* threading.Condition */
-    PyObject *thread;      /* threading.Thread */
-    PyObject *main_thread; /* threading.main_thread */
-    PyObject *dumps;       /* pickle.dumps and pickle.loads, the ones written in C */
+    PyObject *condition;      /* threading.Condition */
+    PyObject *thread;         /* threading.Thread */
+    PyObject *main_thread;    /* threading.main_thread */
+    PyObject *current_thread; /* threading.current_thread */
+    PyObject *dumps;          /* pickle.dumps and pickle.loads, the ones written in C */
     PyObject *loads;
 
     /* Of libpool's own Python modules, which import this one: fetched at first use. */
@@ -88,6 +90,10 @@ typedef struct Core {
     PyObject *pickle_protocol; /* 5 */
 
     Workers *current; /* in a worker: the pool that it belongs to */
+
+    struct Handle *collecting; /* those that have a collector, linked by `next_collecting` */
+    /* The interpreter ends, and has waited for all pools: those that are left are terminated. */
+    bool ended;
 } Core;
 
 extern PyModuleDef core_module;
@@ -98,7 +104,9 @@ Core *core_of(PyTypeObject *type);
 /* An attribute of one of libpool's Python modules, remembered in *slot. Borrowed; NULL on error. */
 PyObject *core_late(PyObject **slot, const char *module, const char *name);
 
-/* ---- The pool, shared by Workers and its futures (handle.c, collector.c) --------------------- */
+/* ---- The pool, shared by Workers and its futures (handle.c, collector.c, reaper.c) ----------- */
+
+typedef struct Lingering Lingering;
 
 /* The pool lives as long as somebody may ask something of it: futures outlive their Workers. This
  * is no garbage-collected type, although `watched` refers to futures which refer back: a watched
@@ -115,8 +123,12 @@ typedef struct Handle {
     unsigned long main_thread; /* where signal handlers run, and, in a worker, jobs */
     PyObject *watched;         /* job index (int) -> Future */
     PyObject *collector;       /* threading.Thread, the last one that ran, or NULL */
-    bool collecting;           /* it runs */
-    Workers *workers;          /* borrowed, NULL when they are gone */
+    bool collecting;           /* it runs, or is being started */
+    bool in_collector;         /* it runs */
+    struct Handle *next_collecting;
+    Workers *workers;      /* borrowed, NULL when they are gone */
+    bool finishes_at_exit; /* the interpreter waits for what was submitted; else it terminates it */
+    Lingering *lingering;  /* what reaper.c notes of this pool */
 } Handle;
 
 extern PyType_Spec handle_spec;
@@ -131,6 +143,26 @@ int collector_start(Handle *handle);
 int collector_join(Handle *handle, double timeout);
 /* The method that the thread runs. */
 PyObject *collector_run(PyObject *self, PyObject *unused);
+/* Forgets a handle that is being freed. */
+void collector_forget(Handle *handle);
+/* At the interpreter's end: waits for the callbacks of closed pools. 0, or -1 with an exception. */
+int collector_finish(Core *core);
+/* Waits for the end of a pool that is closed, at the longest until `deadline`, ns of
+ * CLOCK_MONOTONIC or POOL_FOREVER. 0, -ETIMEDOUT or another negative errno; 1 with an exception. */
+int handle_join(struct pool *pool, int64_t deadline);
+
+/* To be called before the others: 0, or -1 with an exception. */
+int reaper_init(void);
+/* What a Handle has for the reaper, NULL without memory. reaper_take() frees it. */
+Lingering *lingering_new(void);
+/* For a pool that is closed, more than once if need be: sees to it that its processes are reaped
+ * when it has ended, whoever has it then. Runs no Python code, and can't fail. */
+void reaper_watch(Handle *handle);
+/* The handle is being freed: destroys its pool, or, while it is watched and has not ended, leaves
+ * that to the reaper. Without the GIL. */
+void reaper_take(Handle *handle);
+/* At the interpreter's end: ends the pools that are watched. 0, or -1 with an exception. */
+int reaper_finish(Core *core);
 
 /* ---- Functions that were sent (functions.c) -------------------------------------------------- */
 

@@ -12,7 +12,10 @@ Handle *handle_new(Core *core)
     handle->owner = getpid();
     handle->wake = -1;
     handle->watched = PyDict_New();
-    if (!handle->watched)
+    handle->lingering = lingering_new();
+    if (!handle->lingering)
+        PyErr_NoMemory();
+    if (!handle->watched || !handle->lingering)
         Py_CLEAR(handle);
     return handle;
 }
@@ -30,15 +33,32 @@ void handle_wake(Handle *handle)
     }
 }
 
+int handle_join(struct pool *pool, int64_t deadline)
+{
+    for (;;) {
+        int64_t timeout = sleep_until(deadline, true);
+        int error;
+        Py_BEGIN_ALLOW_THREADS
+        error = pool_join(pool, timeout);
+        Py_END_ALLOW_THREADS
+        if (error != -EINTR && error != -ETIMEDOUT)
+            return error;
+        if (PyErr_CheckSignals() < 0)
+            return 1;
+        if (error == -ETIMEDOUT && deadline != POOL_FOREVER && monotonic_now() >= deadline)
+            return error;
+    }
+}
+
 static void handle_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     Handle *handle = (Handle *)self;
-    struct pool *pool = handle->pool;
+    collector_forget(handle);
     /* A worker's own pool is what it lives in; the worker ends with it, by itself. */
-    if (pool && !handle->in_worker) {
+    if (!handle->in_worker) {
         Py_BEGIN_ALLOW_THREADS
-        pool_destroy(pool);
+        reaper_take(handle);
         Py_END_ALLOW_THREADS
     }
     if (handle->wake >= 0)

@@ -41,6 +41,7 @@ static int import_all(Core *core)
         {&core->condition, "threading", "Condition"},
         {&core->thread, "threading", "Thread"},
         {&core->main_thread, "threading", "main_thread"},
+        {&core->current_thread, "threading", "current_thread"},
         {&core->dumps, "pickle", "dumps"},
         {&core->loads, "pickle", "loads"},
     };
@@ -96,7 +97,8 @@ static int make_types(PyObject *module, Core *core)
 static int core_exec(PyObject *module)
 {
     Core *core = PyModule_GetState(module);
-    if (import_all(core) < 0 || make_names(core) < 0 || make_types(module, core) < 0)
+    if (reaper_init() < 0 || import_all(core) < 0 || make_names(core) < 0 ||
+        make_types(module, core) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "version", pool_version());
 }
@@ -116,6 +118,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(core->condition);
     Py_VISIT(core->thread);
     Py_VISIT(core->main_thread);
+    Py_VISIT(core->current_thread);
     Py_VISIT(core->dumps);
     Py_VISIT(core->loads);
     Py_VISIT(core->rich_dumps);
@@ -147,6 +150,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->condition);
     Py_CLEAR(core->thread);
     Py_CLEAR(core->main_thread);
+    Py_CLEAR(core->current_thread);
     Py_CLEAR(core->dumps);
     Py_CLEAR(core->loads);
     Py_CLEAR(core->rich_dumps);
@@ -195,9 +199,24 @@ static PyObject *core_cpu_count(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
     return PyLong_FromLong(pool_cpu_count());
 }
 
+PyDoc_STRVAR(finish_doc, "finish($module, /)\n--\n\n"
+"The interpreter ends: end all pools that nobody has any more.\n\n"
+"Those made with finishes_at_exit end when their calls have ended, the others at once. Also waits\n"
+"until the futures' callbacks have run. Pools that are dropped afterwards are terminated.\n");
+
+static PyObject *core_finish(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    Core *core = PyModule_GetState(module);
+    if (reaper_finish(core) < 0 || collector_finish(core) < 0)
+        return NULL;
+    core->ended = true;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef core_methods[] = {
     {"current", core_current, METH_NOARGS, current_doc},
     {"worker_index", core_worker_index, METH_NOARGS, worker_index_doc},
+    {"finish", core_finish, METH_NOARGS, finish_doc},
     {"cpu_count", core_cpu_count, METH_NOARGS, cpu_count_doc},
     {NULL},
 };

@@ -39,12 +39,30 @@ static int workers_clear(PyObject *self)
     return 0;
 }
 
-/* What becomes of a pool that nobody closed is for the class to say, in `_abandon`. */
+/* Nobody can submit any more. What was submitted runs, then the pool ends, and the collector. After
+ * the interpreter's end nothing is to run: the pool is left to be terminated with its handle. */
+static void let_run_out(Workers *workers)
+{
+    Handle *handle = workers->handle;
+    if (!workers->core->ended && pool_close(handle->pool) == 0)
+        reaper_watch(handle);
+    handle->closed = true;
+    handle_wake(handle);
+}
+
+/* Not a view, and not another process's copy. */
+static bool is_owner(const Workers *workers)
+{
+    const Handle *handle = workers->handle;
+    return handle && handle->workers == workers && !handle_inherited(handle) && !handle->in_worker;
+}
+
+/* The class may have something to say, in `_abandon`. That is Python code, in which a signal
+ * handler may raise, and the exception would be ignored. So what has to be done is done here. */
 static void workers_finalize(PyObject *self)
 {
     Workers *workers = (Workers *)self;
-    if (!workers->handle || workers->base || handle_inherited(workers->handle) ||
-        workers->handle->in_worker)
+    if (!is_owner(workers))
         return;
     PyObject *pending = errors_take();
     PyObject *abandon = PyObject_GetAttrString(self, "_abandon");
@@ -55,6 +73,7 @@ static void workers_finalize(PyObject *self)
         PyErr_WriteUnraisable(abandon);
     Py_XDECREF(done);
     Py_XDECREF(abandon);
+    let_run_out(workers);
     if (pending)
         errors_restore(pending);
 }
@@ -66,14 +85,9 @@ static void workers_dealloc(PyObject *self)
     if (PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self);
-    bool view = workers->base != NULL;
-    workers_clear(self);
-    if (workers->handle && !view) {
-        /* Nobody can submit any more: the collector may end, and lets go of the pool. */
-        workers->handle->closed = true;
+    if (workers->handle && workers->handle->workers == workers)
         workers->handle->workers = NULL;
-        handle_wake(workers->handle);
-    }
+    workers_clear(self);
     Py_CLEAR(workers->handle);
     type->tp_free(self);
     Py_DECREF(type);
@@ -130,7 +144,8 @@ static bool note_main_thread(Handle *handle)
 
 PyDoc_STRVAR(start_doc,
 "_start($self, /, workers, *, shared_limit=0, start=None, stop=None, registry,\n"
-"       timeout=None, retries=0, memory_limit=0, worker_jobs=0)\n--\n\n"
+"       timeout=None, retries=0, memory_limit=0, worker_jobs=0,\n"
+"       finishes_at_exit=False)\n--\n\n"
 "Make the pool. Once only.\n\n"
 "Parameters\n----------\n"
 "workers : int\n"
@@ -150,7 +165,10 @@ PyDoc_STRVAR(start_doc,
 "memory_limit : int\n"
 "    Bytes of private memory that a worker may have more than at its start; 0: no limit.\n"
 "worker_jobs : int\n"
-"    After so many calls a worker is replaced; 0: never.\n\n"
+"    After so many calls a worker is replaced; 0: never.\n"
+"finishes_at_exit : bool\n"
+"    When nobody has the object any more and the interpreter ends: whether it waits for the\n"
+"    calls that were submitted, or cancels them.\n\n"
 "Raises\n------\n"
 "ValueError\n"
 "    workers or shared_limit is out of range.\n"
@@ -159,20 +177,27 @@ PyDoc_STRVAR(start_doc,
 
 static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {(char *)"workers",     (char *)"shared_limit",
-                            (char *)"start",       (char *)"stop",
-                            (char *)"registry",    (char *)"timeout",
-                            (char *)"retries",     (char *)"memory_limit",
-                            (char *)"worker_jobs", NULL};
+    static char *names[] = {(char *)"workers",
+                            (char *)"shared_limit",
+                            (char *)"start",
+                            (char *)"stop",
+                            (char *)"registry",
+                            (char *)"timeout",
+                            (char *)"retries",
+                            (char *)"memory_limit",
+                            (char *)"worker_jobs",
+                            (char *)"finishes_at_exit",
+                            NULL};
     Workers *workers = (Workers *)self;
     Py_ssize_t count;
     PyObject *limit = NULL, *start = NULL, *stop = NULL, *registry = NULL, *timeout = Py_None;
     unsigned long long memory_limit = 0, worker_jobs = 0;
+    int finishes_at_exit = 0;
     struct pool_config config;
     pool_config_init(&config);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOOOiKK:_start", names, &count, &limit,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOOOiKKp:_start", names, &count, &limit,
                                      &start, &stop, &registry, &timeout, &config.retries,
-                                     &memory_limit, &worker_jobs) ||
+                                     &memory_limit, &worker_jobs, &finishes_at_exit) ||
         !parse_limit(timeout, &config.timeout))
         return NULL;
     config.memory_limit = memory_limit;
@@ -199,6 +224,7 @@ static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
     if (!workers->handle)
         return NULL;
     workers->handle->workers = workers;
+    workers->handle->finishes_at_exit = finishes_at_exit;
     if (!note_main_thread(workers->handle)) {
         Py_CLEAR(workers->handle);
         return NULL;
@@ -300,24 +326,6 @@ static PyObject *workers_terminate(PyObject *self, PyObject *Py_UNUSED(unused))
     return none_or_error(self, error);
 }
 
-/* 0, -ETIMEDOUT or another negative errno; 1 with an exception. */
-static int join_pool(struct pool *pool, int64_t deadline)
-{
-    for (;;) {
-        int64_t timeout = sleep_until(deadline, true);
-        int error;
-        Py_BEGIN_ALLOW_THREADS
-        error = pool_join(pool, timeout);
-        Py_END_ALLOW_THREADS
-        if (error != -EINTR && error != -ETIMEDOUT)
-            return error;
-        if (PyErr_CheckSignals() < 0)
-            return 1;
-        if (error == -ETIMEDOUT && deadline != POOL_FOREVER && monotonic_now() >= deadline)
-            return error;
-    }
-}
-
 PyDoc_STRVAR(join_doc, "join($self, /, timeout=None)\n--\n\n"
 "After close() or terminate(): wait until all calls have ended and all processes are gone.\n\n"
 "Also waits until the futures' callbacks have run.\n\n"
@@ -341,7 +349,7 @@ static PyObject *workers_join(PyObject *self, PyObject *args, PyObject *kwargs)
     int64_t deadline = errors_deadline(timeout);
     if (deadline < 0)
         return NULL;
-    int error = join_pool(pool, deadline);
+    int error = handle_join(pool, deadline);
     if (error == -ETIMEDOUT)
         Py_RETURN_FALSE;
     if (error == -EBUSY)
@@ -357,6 +365,17 @@ static PyObject *workers_join(PyObject *self, PyObject *args, PyObject *kwargs)
         left = 0;
     int late = collector_join(((Workers *)self)->handle, left);
     return late < 0 ? NULL : PyBool_FromLong(!late);
+}
+
+PyDoc_STRVAR(linger_doc, "_linger($self, /)\n--\n\n"
+"After close(): have the processes reaped when the pool has ended, without waiting for that.\n");
+
+static PyObject *workers_linger(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    if (!pool_of(self))
+        return NULL;
+    reaper_watch(((Workers *)self)->handle);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(cancel_waiting_doc, "cancel_waiting($self, /)\n--\n\n"
@@ -482,6 +501,7 @@ static PyMethodDef workers_methods[] = {
     {"close", workers_close, METH_NOARGS, close_doc},
     {"terminate", workers_terminate, METH_NOARGS, terminate_doc},
     {"join", (PyCFunction)(void (*)(void))workers_join, METH_VARARGS | METH_KEYWORDS, join_doc},
+    {"_linger", workers_linger, METH_NOARGS, linger_doc},
     {"cancel_waiting", workers_cancel_waiting, METH_NOARGS, cancel_waiting_doc},
     {"stats", workers_stats, METH_NOARGS, stats_doc},
     {"worker_pids", workers_worker_pids, METH_NOARGS, worker_pids_doc},

@@ -895,18 +895,47 @@ def test_futures_outlive_their_pool():
     wait_until(lambda: not os.path.exists(f"/proc/{supervisor}"))
 
 
-def test_abandon_is_called_when_nobody_has_the_pool():
+def test_abandon_is_called_when_nobody_has_the_pool_and_then_it_is_closed():
     kept = []
 
     class Lingering(Workers):
         def _abandon(self):
-            kept.append(self)
+            kept.append((self, self.submit(same, 1)))
 
     pool = Lingering(1)
     del pool
     gc.collect()
-    assert kept[0].submit(same, 1).result(10) == 1
-    kept[0].terminate()
+    again, future = kept[0]
+    assert again.check() == -errno.ESHUTDOWN
+    assert future.result(10) == 1
+    assert again.join(10)
+
+
+def test_a_pool_is_closed_whatever_abandon_raises(monkeypatch):
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda info: ignored.append(info.exc_type))
+
+    class Interrupted(Workers):
+        def _abandon(self):
+            raise KeyboardInterrupt
+
+    pool = Interrupted(1)
+    future = pool.submit(same, 1)
+    supervisor = pool.supervisor_pid
+    del pool
+    gc.collect()
+    assert ignored == [KeyboardInterrupt]
+    wait_until(lambda: not os.path.exists(f"/proc/{supervisor}"))
+    assert future.result(10) == 1
+
+
+def test_a_dropped_view_leaves_the_pool_running(own):
+    pool = own()
+    view = pool._view(None, 1)
+    view.registry = view  # a cycle
+    del view
+    gc.collect()
+    assert pool.submit(same, 1).result(10) == 1
 
 
 def test_pool_in_a_reference_cycle_is_collected():

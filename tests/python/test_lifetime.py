@@ -61,13 +61,12 @@ def test_pools_that_were_dropped_leave_nothing_behind() -> None:
     def drop() -> None:
         Executor(1).submit(square, 3)
 
-    drop()
-    until(lambda: descendants(os.getpid()) == set())
+    # A pool's processes are gone a moment before its descriptors are, also those of an earlier test.
     before = open_descriptors()
     for _ in range(30):
         drop()
         gc.collect()
-    until(lambda: descendants(os.getpid()) == set() and open_descriptors() == before)
+    until(lambda: descendants(os.getpid()) == set() and open_descriptors() <= before)
 
 
 def resident() -> int:
