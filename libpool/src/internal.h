@@ -162,8 +162,8 @@ void schedule_announce(struct pool *pool, uint32_t index, uint32_t generation, u
 void schedule_pop(struct pool *pool);
 /* Wakes a sleeping worker, unless one is on its way to the ring. `force`: even then. */
 void schedule_wake(struct pool *pool, bool force);
-/* This worker may not take what is in the ring: wakes the next that sleeps, with a higher
- * number, so that the passing on ends. The lower ones are awake, or have looked since. */
+/* This worker may not take what is in the ring, since it has a job that waits: wakes one that
+ * sleeps and has none. If there is none, whoever comes out of its jobs next looks at the ring. */
 void schedule_pass_on(struct pool *pool);
 void schedule_ring(struct pool *pool, int worker);
 void schedule_notify_host(struct pool *pool);

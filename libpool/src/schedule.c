@@ -17,7 +17,7 @@ void schedule_ring(struct pool *pool, int worker)
 
 void schedule_wake(struct pool *pool, bool force)
 {
-    int worker = wake_choose(&pool_control(pool)->wake, pool->workers, 0, force);
+    int worker = wake_choose(&pool_control(pool)->wake, pool->workers, force);
 
     if (worker >= 0)
         schedule_ring(pool, worker);
@@ -25,10 +25,18 @@ void schedule_wake(struct pool *pool, bool force)
 
 void schedule_pass_on(struct pool *pool)
 {
-    int worker = wake_choose(&pool_control(pool)->wake, pool->workers, pool->self, true);
+    struct wake_words *words = &pool_control(pool)->wake;
+    int worker;
 
-    if (worker >= 0)
-        schedule_ring(pool, worker);
+    /* Not one that waits, too: it would pass it on to us again. The depth is read after the bit: it
+     * was 0 before an idle worker said that it sleeps. */
+    for (worker = 0; worker < pool->workers; worker++)
+        if (wake_asleep(words, worker) &&
+            shared_load(&pool_process(pool, worker)->depth, ACQUIRE) == 0 &&
+            wake_one(words, worker)) {
+            schedule_ring(pool, worker);
+            return;
+        }
 }
 
 int schedule_push(struct pool *pool, uint32_t index)

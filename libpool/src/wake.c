@@ -40,7 +40,7 @@ int wake_count_spinning(struct wake_words *words, int workers)
     return count;
 }
 
-int wake_choose(struct wake_words *words, int workers, int from, bool force)
+int wake_choose(struct wake_words *words, int workers, bool force)
 {
     int worker;
 
@@ -48,12 +48,11 @@ int wake_choose(struct wake_words *words, int workers, int from, bool force)
         for (worker = 0; worker < workers; worker += WAKE_WORKERS)
             if (shared_load(word_of(words, worker), SEQ_CST) >> WAKE_WORKERS)
                 return -1;
-    for (worker = from / WAKE_WORKERS * WAKE_WORKERS; worker < workers; worker += WAKE_WORKERS) {
+    for (worker = 0; worker < workers; worker += WAKE_WORKERS) {
         uint64_t found = shared_load(word_of(words, worker), SEQ_CST);
-        uint32_t mask = worker < from ? UINT32_MAX << (from - worker) : UINT32_MAX;
         uint32_t sleeping;
 
-        while ((sleeping = (uint32_t)found & mask) != 0) {
+        while ((sleeping = (uint32_t)found) != 0) {
             int chosen = worker + __builtin_ctz(sleeping);
             uint64_t woken = (found & ~wake_sleeping(chosen)) | wake_spinning(chosen);
 
@@ -68,4 +67,23 @@ int wake_choose(struct wake_words *words, int workers, int from, bool force)
         }
     }
     return -1;
+}
+
+bool wake_asleep(struct wake_words *words, int worker)
+{
+    /* Seq_cst: as in wake_sleep(), a sleeper that is not seen here looks at the ring later. */
+    return shared_load(word_of(words, worker), SEQ_CST) & wake_sleeping(worker);
+}
+
+bool wake_one(struct wake_words *words, int worker)
+{
+    uint64_t found = shared_load(word_of(words, worker), RELAXED), woken;
+
+    /* Sleeping -> spinning, as in wake_choose(), and death right after is as harmless. */
+    while (found & wake_sleeping(worker)) {
+        woken = (found & ~wake_sleeping(worker)) | wake_spinning(worker);
+        if (shared_cas(word_of(words, worker), &found, woken, SEQ_CST))
+            return true;
+    }
+    return false;
 }

@@ -41,9 +41,13 @@ void wake_sleep(struct wake_words *words, int worker);
 uint64_t wake_busy(struct wake_words *words, int worker);
 /* How many workers spin. */
 int wake_count_spinning(struct wake_words *words, int workers);
-/* Turns one sleeping worker, not below `from`, into a spinning one: its number, whose bell the
- * caller must ring; -1: none sleeps or, unless `force`, one spins already. */
-int wake_choose(struct wake_words *words, int workers, int from, bool force);
+/* Turns one sleeping worker into a spinning one: its number, whose bell the caller must ring; -1:
+ * none sleeps or, unless `force`, one spins already. */
+int wake_choose(struct wake_words *words, int workers, bool force);
+/* Whether this worker sleeps. */
+bool wake_asleep(struct wake_words *words, int worker);
+/* Turns this worker, if it sleeps, into a spinning one: true, and the caller must ring its bell. */
+bool wake_one(struct wake_words *words, int worker);
 
 /* Sleeps while *word is `expected`, at most `timeout` ns (POOL_FOREVER: without end). 0: woken, or
  * the word differs; -ETIMEDOUT; -EINTR: a signal handler ran. */

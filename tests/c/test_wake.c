@@ -34,12 +34,12 @@ static void a_worker_goes_from_busy_to_spinning_to_sleeping_and_back(void)
         EXPECT(wake_busy(&words, worker), 0);
         wake_spin(&words, worker);
         EXPECT(wake_count_spinning(&words, POOL_MAX_WORKERS), 1);
-        EXPECT(wake_choose(&words, POOL_MAX_WORKERS, 0, true), -1);
+        EXPECT(wake_choose(&words, POOL_MAX_WORKERS, true), -1);
         wake_sleep(&words, worker);
         EXPECT(wake_count_spinning(&words, POOL_MAX_WORKERS), 0);
         EXPECT(wake_busy(&words, worker), wake_sleeping(worker));
         wake_sleep(&words, worker);
-        EXPECT(wake_choose(&words, POOL_MAX_WORKERS, 0, false), worker);
+        EXPECT(wake_choose(&words, POOL_MAX_WORKERS, false), worker);
         EXPECT(wake_busy(&words, worker), wake_spinning(worker)); /* on behalf of the waker */
         EXPECT(wake_busy(&words, worker), 0);
     }
@@ -66,10 +66,10 @@ static void nobody_is_chosen_while_somebody_spins_unless_by_force(void)
     wake_sleep(&words, 3);
     wake_sleep(&words, 40);
     wake_spin(&words, 70);
-    EXPECT(wake_choose(&words, 100, 0, false), -1);
-    EXPECT(wake_choose(&words, 100, 0, true), 3);
-    EXPECT(wake_choose(&words, 100, 0, true), 40);
-    EXPECT(wake_choose(&words, 100, 0, true), -1);
+    EXPECT(wake_choose(&words, 100, false), -1);
+    EXPECT(wake_choose(&words, 100, true), 3);
+    EXPECT(wake_choose(&words, 100, true), 40);
+    EXPECT(wake_choose(&words, 100, true), -1);
     EXPECT(wake_count_spinning(&words, 100), 3);
 }
 
@@ -81,27 +81,44 @@ static void a_burst_chooses_each_sleeper_once(void)
     for (worker = 0; worker < 100; worker++)
         wake_sleep(&words, worker);
     for (worker = 0; worker < 100; worker++)
-        EXPECT(wake_choose(&words, 100, 0, true), worker);
-    EXPECT(wake_choose(&words, 100, 0, true), -1);
+        EXPECT(wake_choose(&words, 100, true), worker);
+    EXPECT(wake_choose(&words, 100, true), -1);
     /* Without force the one that was chosen is on its way to the ring, and enough. */
     reset();
     for (worker = 0; worker < 100; worker++)
         wake_sleep(&words, worker);
-    EXPECT(wake_choose(&words, 100, 0, false), 0);
-    EXPECT(wake_choose(&words, 100, 0, false), -1);
+    EXPECT(wake_choose(&words, 100, false), 0);
+    EXPECT(wake_choose(&words, 100, false), -1);
+}
+
+static void one_worker_is_woken_only_if_it_sleeps(void)
+{
+    reset();
+    wake_sleep(&words, 3);
+    wake_sleep(&words, 40);
+    wake_spin(&words, 41);
+    EXPECT(wake_asleep(&words, 40), true);
+    EXPECT(wake_asleep(&words, 41), false);
+    EXPECT(wake_one(&words, 40), true);
+    EXPECT(wake_asleep(&words, 40), false);
+    EXPECT(wake_one(&words, 40), false);
+    EXPECT(wake_one(&words, 41), false);
+    EXPECT(wake_one(&words, 42), false);
+    EXPECT(wake_busy(&words, 40), wake_spinning(40));
+    EXPECT(wake_asleep(&words, 3), true);
 }
 
 static void a_worker_that_there_is_not_is_never_chosen(void)
 {
     reset();
     memset((void *)&words, 0xff, sizeof words); /* scribbled over */
-    EXPECT(wake_choose(&words, 5, 0, false), -1);
-    EXPECT(wake_choose(&words, 5, 0, true), 0);
+    EXPECT(wake_choose(&words, 5, false), -1);
+    EXPECT(wake_choose(&words, 5, true), 0);
     reset();
     wake_sleep(&words, 5);
     wake_sleep(&words, 31);
-    EXPECT(wake_choose(&words, 5, 0, true), -1);
-    EXPECT(wake_choose(&words, 5, 0, false), -1);
+    EXPECT(wake_choose(&words, 5, true), -1);
+    EXPECT(wake_choose(&words, 5, false), -1);
 }
 
 static _Atomic uint32_t chosen[POOL_MAX_WORKERS];
@@ -112,7 +129,7 @@ static void choose_until_none_is_left(void *context, unsigned thread)
 
     (void)context;
     (void)thread;
-    while ((worker = wake_choose(&words, 200, 0, true)) >= 0)
+    while ((worker = wake_choose(&words, 200, true)) >= 0)
         chosen[worker]++;
 }
 
@@ -342,7 +359,7 @@ static void work(struct protocol *protocol, int worker)
             if (spinning) {
                 wake_busy(&protocol->words, worker);
                 if (shared_load(&protocol->items, SEQ_CST))
-                    ring(protocol, wake_choose(&protocol->words, WORKERS, 0, false));
+                    ring(protocol, wake_choose(&protocol->words, WORKERS, false));
                 spinning = false;
             }
             harness_raise(&protocol->taken);
@@ -372,7 +389,7 @@ static void push(struct protocol *protocol)
         pushed += burst;
         while (burst--) {
             shared_add(&protocol->items, 1, SEQ_CST);
-            ring(protocol, wake_choose(&protocol->words, WORKERS, 0, false));
+            ring(protocol, wake_choose(&protocol->words, WORKERS, false));
         }
         protocol->lost = !harness_await(&protocol->taken, pushed);
     }
@@ -405,6 +422,7 @@ static const struct harness_test tests[] = {
     TEST(workers_do_not_touch_each_others_bits),
     TEST(nobody_is_chosen_while_somebody_spins_unless_by_force),
     TEST(a_burst_chooses_each_sleeper_once),
+    TEST(one_worker_is_woken_only_if_it_sleeps),
     TEST(a_worker_that_there_is_not_is_never_chosen),
     TEST(threads_choose_each_sleeper_once),
     TEST(a_futex_wait_ends_at_once_if_the_word_differs),

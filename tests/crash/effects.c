@@ -1,10 +1,12 @@
-/* Crash points before the system calls that others notice. Linked with --wrap for each. */
+/* Crash points before the system calls that others notice, and rings that are small at first, so
+ * that processes die while they grow. Linked with --wrap for each of these functions. */
 #include <stdarg.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "crash.h"
+#include "ring.h"
 #include "scenario.h"
 
 /* Not in the process that watches. */
@@ -21,6 +23,8 @@ int __real_kill(pid_t pid, int signal_number);
 int __wrap_kill(pid_t pid, int signal_number);
 int __real_fallocate(int fd, int mode, off_t offset, off_t length);
 int __wrap_fallocate(int fd, int mode, off_t offset, off_t length);
+void __real_ring_plan(struct ring *ring, struct segment *segment, unsigned first, unsigned last);
+void __wrap_ring_plan(struct ring *ring, struct segment *segment, unsigned first, unsigned last);
 /* clang-format on */
 
 ssize_t __wrap_write(int fd, const void *data, size_t size)
@@ -61,4 +65,12 @@ int __wrap_fallocate(int fd, int mode, off_t offset, off_t length)
 {
     EFFECT("fallocate");
     return __real_fallocate(fd, mode, offset, length);
+}
+
+/* As few cells in the first level as the number of levels allows. */
+void __wrap_ring_plan(struct ring *ring, struct segment *segment, unsigned first, unsigned last)
+{
+    unsigned least = last - RING_MAX_LEVELS + 1;
+
+    __real_ring_plan(ring, segment, least < first ? least : first, last);
 }

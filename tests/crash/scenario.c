@@ -1,6 +1,6 @@
 /* One small life of a pool: inline and block payloads, jobs that wait and are cancelled, nested,
  * detached and announced jobs, a map, a shared block, jobs that are killed, run out of time or are
- * run again; close, join, and a look at what is left.
+ * run again; close, join, and a look at what is left. The rings are small at first, and grow.
  */
 #include "scenario.h"
 
@@ -12,12 +12,11 @@
 
 #include "crash.h"
 #include "internal.h"
+#include "jobs.h"
 #include "libpool.h"
 #include "system.h"
 
-#define PATIENCE INT64_C(10000000000) /* ns; what takes longer hangs */
 #define PATIENCE_MS 10000
-#define LARGEST 70000
 #define MAP_ITEMS 40
 
 struct tally *tally;
@@ -35,127 +34,6 @@ int scenario_has_died(enum crash_role role)
     return count;
 }
 
-/* ---- Jobs ---- */
-
-/* An argument begins with its number, and goes on with bytes that follow from it. */
-static void fill(unsigned char *bytes, size_t size, uint32_t number)
-{
-    memset(bytes, (int)(number + 1), size);
-    memcpy(bytes, &number, sizeof number);
-}
-
-static uint32_t number_of(const void *argument)
-{
-    uint32_t number;
-
-    memcpy(&number, argument, sizeof number);
-    return number;
-}
-
-/* The result is the argument, each byte inverted. */
-static int invert(struct pool_job *job, const void *argument, size_t size)
-{
-    const unsigned char *from = argument;
-    unsigned char *to;
-    size_t i;
-
-    to = pool_job_reserve(job, size);
-    if (!to)
-        return -ENOMEM;
-    for (i = 0; i < size; i++)
-        to[i] = from[i] ^ 0xff;
-    return 0;
-}
-
-static bool is_inverted(const void *data, size_t size, uint32_t number, size_t wanted)
-{
-    static unsigned char bytes[LARGEST];
-    const unsigned char *result = data;
-    size_t i;
-
-    if (size != wanted)
-        return false;
-    fill(bytes, size, number);
-    for (i = 0; i < size; i++)
-        if (result[i] != (bytes[i] ^ 0xff))
-            return false;
-    return true;
-}
-
-/* Has another job do it, and gives on what became of that. */
-static int nest(struct pool_job *job, const void *argument, size_t size)
-{
-    struct pool_future inner;
-    const void *data;
-    size_t length;
-    int status;
-
-    status = pool_submit(pool_current(), invert, argument, size, &inner);
-    if (status)
-        return status;
-    status = pool_future_wait(&inner, PATIENCE);
-    if (status == 0)
-        status = pool_future_result(&inner, &data, &length);
-    if (status == 0)
-        status = pool_job_return(job, data, length);
-    pool_future_release(&inner);
-    return status;
-}
-
-static int wait_at_gate(struct pool_job *job, const void *argument, size_t size)
-{
-    (void)job, (void)argument, (void)size;
-    while (atomic_load(&tally->gate) == 0)
-        if (futex_wait(&tally->gate, 0, PATIENCE) == -ETIMEDOUT)
-            return -ETIMEDOUT;
-    return 0;
-}
-
-/* Ends only with its worker. */
-static int wait_for_ever(struct pool_job *job, const void *argument, size_t size)
-{
-    (void)job, (void)argument, (void)size;
-    for (;;)
-        pause();
-    return 0;
-}
-
-static int begin_and_wait(struct pool_job *job, const void *argument, size_t size)
-{
-    atomic_store(&tally->begun, 1);
-    futex_wake(&tally->begun, 1);
-    return wait_for_ever(job, argument, size);
-}
-
-static int count(struct pool_job *job, const void *argument, size_t size)
-{
-    (void)job, (void)size;
-    atomic_fetch_add(&tally->detached[number_of(argument) % SCENARIO_DETACHED], 1);
-    return 0;
-}
-
-static int triple(struct pool_job *job, const void *argument, size_t size)
-{
-    uint32_t item;
-
-    memcpy(&item, argument, size);
-    item *= 3;
-    return pool_job_return(job, &item, sizeof item);
-}
-
-static int read_shared(struct pool_job *job, const void *argument, size_t size)
-{
-    uint64_t reference;
-    void *memory;
-    size_t length;
-    int error;
-
-    (void)size;
-    memcpy(&reference, argument, sizeof reference);
-    error = pool_lookup(pool_current(), reference, &memory, &length);
-    return error ? error : pool_job_return(job, memory, length);
-}
-
 /* ---- The host ---- */
 
 static uint32_t jobs; /* numbers given so far */
@@ -170,11 +48,11 @@ struct sent {
 static struct sent send_with(struct pool *pool, const struct pool_options *options,
                              pool_function function, size_t size)
 {
-    static unsigned char argument[LARGEST];
+    static unsigned char argument[ARGUMENT_MAX];
     struct sent sent = {.number = jobs++, .size = size};
     int error;
 
-    fill(argument, size, sent.number);
+    argument_fill(argument, size, sent.number);
     error = pool_submit_with(pool, options, function, argument, size, &sent.future);
     sent.there = error == 0;
     tally->refused += error == -EOWNERDEAD;
@@ -203,7 +81,7 @@ static void settle(struct sent *sent, bool result)
     outcome = pool_future_outcome(&sent->future, &detail);
     if (outcome == POOL_FINISHED && detail == 0) {
         error = pool_future_result(&sent->future, &data, &size);
-        if (error || (result && !is_inverted(data, size, sent->number, sent->size)))
+        if (error || (result && !argument_is_inverted(data, size, sent->number, sent->size)))
             tally->wrong++;
         else
             tally->right++;
@@ -222,14 +100,14 @@ static void settle(struct sent *sent, bool result)
     pool_future_release(&sent->future);
 }
 
-static void send_and_settle(struct pool *pool, pool_function function, const size_t *sizes,
-                            int how_many)
+static void send_and_settle(struct pool *pool, const struct pool_options *options,
+                            pool_function function, const size_t *sizes, int how_many)
 {
     struct sent sent[8];
     int i;
 
     for (i = 0; i < how_many; i++)
-        sent[i] = send(pool, function, sizes[i]);
+        sent[i] = send_with(pool, options, function, sizes[i]);
     for (i = 0; i < how_many; i++)
         settle(&sent[i], true);
 }
@@ -241,9 +119,9 @@ static void cancel_some(struct pool *pool)
     int i, error;
 
     for (i = 0; i < 2; i++)
-        gates[i] = send(pool, wait_at_gate, 8);
+        gates[i] = send(pool, job_wait_at_gate, 8);
     for (i = 0; i < 2; i++)
-        waiting[i] = send(pool, invert, i ? 1000 : 8);
+        waiting[i] = send(pool, job_invert, i ? 1000 : 8);
     for (i = 0; i < 2; i++) {
         error = waiting[i].there ? pool_future_cancel(&waiting[i].future) : 0;
         if (error && error != -EBUSY)
@@ -267,11 +145,11 @@ static void limit_some(struct pool *pool)
 
     pool_options_init(pool, &options);
     options.timeout = 1000000;
-    late = send_with(pool, &options, wait_for_ever, 8);
+    late = send_with(pool, &options, job_wait_for_ever, 8);
     pool_options_init(pool, &options);
     options.retries = 1;
-    again = send_with(pool, &options, invert, 1000);
-    killed = send(pool, begin_and_wait, 8);
+    again = send_with(pool, &options, job_invert, 1000);
+    killed = send(pool, job_begin_and_wait, 8);
     /* Until it runs, or has ended otherwise. */
     while (killed.there && atomic_load(&tally->begun) == 0 && pool_check(pool) == 0 &&
            pool_future_outcome(&killed.future, NULL) <= POOL_RUNNING && system_now() < deadline)
@@ -309,7 +187,7 @@ static void be_told(struct pool *pool)
     int i;
 
     for (i = 0; i < 3; i++) {
-        sent[i] = send(pool, invert, 8);
+        sent[i] = send(pool, job_invert, 8);
         if (sent[i].there && pool_future_notify(&sent[i].future) == 1) {
             settle(&sent[i], true);
             sent[i].there = false;
@@ -346,7 +224,7 @@ static void map_some(struct pool *pool)
 
     for (i = 0; i < MAP_ITEMS; i++)
         items[i] = i + 1;
-    error = pool_map(pool, triple, items, sizeof *items, MAP_ITEMS, results, sizeof *results);
+    error = pool_map(pool, job_triple, items, sizeof *items, MAP_ITEMS, results, sizeof *results);
     for (i = 0; i < MAP_ITEMS; i++)
         missing += results[i] != 3 * items[i];
     if (error != 0 && error != -EOWNERDEAD)
@@ -380,7 +258,7 @@ static void share_block(struct pool *pool)
         return;
     }
     memset(memory, 7, 300);
-    error = pool_submit(pool, read_shared, &reference, sizeof reference, &sent.future);
+    error = pool_submit(pool, job_read_shared, &reference, sizeof reference, &sent.future);
     sent.there = error == 0;
     if (error && error != -EOWNERDEAD)
         TROUBLE("submit %u: %d", sent.number, error);
@@ -398,7 +276,7 @@ static void send_detached(struct pool *pool)
     int error;
 
     for (i = 0; i < SCENARIO_DETACHED; i++) {
-        error = pool_submit(pool, count, &i, sizeof i, NULL);
+        error = pool_submit(pool, job_count, &i, sizeof i, NULL);
         tally->refused += error == -EOWNERDEAD;
         if (error && error != -EOWNERDEAD)
             TROUBLE("detached submit: %d", error);
@@ -482,8 +360,9 @@ static void end_pool(struct pool *pool)
 
 void scenario_run(void)
 {
-    static const size_t sizes[] = {8, 90, 1000, LARGEST, 8, 5000};
+    static const size_t sizes[] = {8, 90, 1000, ARGUMENT_MAX, 8, 5000};
     struct pool_config config;
+    struct pool_options again;
     struct pool *pool;
     int error, died;
 
@@ -495,17 +374,21 @@ void scenario_run(void)
         TROUBLE("create: %d", error);
         return;
     }
-    send_and_settle(pool, invert, sizes, 6);
+    pool_options_init(pool, &again);
+    again.retries = 1;
+    send_and_settle(pool, &again, job_invert, sizes, 6);
+    if (tally->died && scenario_has_died(CRASH_WORKER) < 2)
+        TROUBLE("a job was not run again");
     cancel_some(pool);
     send_detached(pool);
     be_told(pool);
     died = tally->died;
-    send_and_settle(pool, nest, sizes, 3);
+    send_and_settle(pool, NULL, job_nest, sizes, 3);
     tally->nested = tally->died - died;
     map_some(pool);
     share_block(pool);
     limit_some(pool);
-    send_and_settle(pool, invert, sizes, 4);
+    send_and_settle(pool, NULL, job_invert, sizes, 4);
     end_pool(pool);
     tally->end = system_now();
     tally->complete = true;

@@ -3,13 +3,13 @@
 
 #include <setjmp.h>
 #include <stdalign.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <ucontext.h>
 
 #include "atomic.h"
-#include "trace.h"
+#include "decision.h"
+#include "states.h"
 
 #define STACK (64 * 1024)
 #define DEPTH_MAX 4096
@@ -27,13 +27,6 @@ struct process {
     bool started;
     jmp_buf context;
     alignas(16) unsigned char stack[STACK];
-};
-
-struct decision {
-    uint8_t option, options;
-    int8_t process; /* that took the step; ~process: that died */
-    int line;       /* where the step is in the layers */
-    const char *file;
 };
 
 alignas(128) unsigned char explore_memory[EXPLORE_MEMORY];
@@ -379,7 +372,7 @@ static void execute(void)
         if (depth >= DEPTH_MAX)
             explore_fail("no end: somebody makes no progress");
         if (depth >= prefix) {
-            if (!add_seen(state_hash()))
+            if (!states_add(state_hash()))
                 return;
             decisions[depth].option = 0;
             decisions[depth].options = (uint8_t)count;
@@ -395,13 +388,13 @@ static void execute(void)
     scenario->check();
 }
 
-struct explore_result explore(const struct explore_scenario *what)
+struct explore_result explore(const struct explore_scenario *what, unsigned seconds)
 {
+    time_t end = time(NULL) + seconds;
+
     scenario = what;
     memset(&result, 0, sizeof result);
-    free(seen);
-    seen = NULL;
-    seen_count = seen_room = 0;
+    states_clear();
     prefix = 0;
     if (_setjmp(failed) == 0)
         for (;;) {
@@ -411,9 +404,19 @@ struct explore_result explore(const struct explore_scenario *what)
                 depth--;
             if (depth == 0)
                 break;
+            if (seconds && result.executions % 1024 == 0 && time(NULL) >= end) {
+                result.cut_short = true;
+                break;
+            }
             decisions[depth - 1].option++;
             prefix = depth;
         }
-    result.states = seen_count;
+    result.states = states_count();
     return result;
+}
+
+const struct decision *explore_decisions(int *count)
+{
+    *count = depth;
+    return decisions;
 }

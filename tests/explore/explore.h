@@ -66,13 +66,14 @@ struct explore_result {
     uint64_t executions, states, steps;
     int operation;       /* the most steps that an operation needed */
     const char *failure; /* NULL: none */
+    bool cut_short;      /* the time was over before all was explored */
 };
 
 /* The shared memory, aligned to 128 bytes. */
 extern unsigned char explore_memory[EXPLORE_MEMORY];
 
-/* Explores it all, or until a failure. */
-struct explore_result explore(const struct explore_scenario *scenario);
+/* Explores it all, or until a failure, or for so many seconds (0: as long as it takes). */
+struct explore_result explore(const struct explore_scenario *scenario, unsigned seconds);
 
 /* ---- For the code that runs in the scenario ---- */
 
@@ -109,7 +110,8 @@ void explore_futex_wake(const volatile void *word, int count);
 
 /* ---- The programs ---- */
 
-/* Takes the command line: --long for scenarios that take minutes; a name for that one alone. */
+/* Takes the command line: --long for scenarios that take minutes or hours, each for at most
+ * --seconds N; a name for that one alone. */
 void explore_arguments(int argc, char **argv);
 /* Explores it, if the command line asks for it, and prints a line; for a failure also how it came
  * about. `longer`: only with --long. */

@@ -22,17 +22,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from seeded import MUTANTS, Mutant
+from mutant import Mutant
+from seeded_layers import LAYER_MUTANTS
+from seeded_pool import POOL_MUTANTS
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent.parent / "libpool" / "src"
 INCLUDE = HERE.parent.parent / "libpool" / "include"
 LAYERS = "ring freemap arena job wake schedule run worker submit future repair".split()
-SUPPORT = "explore stubs simulation".split()
+EXPLORER = "explore states report stubs".split()
 FLAGS = (
     "-std=c11 -D_GNU_SOURCE -DPOOL_EXPLORE -O2 -w -U_FORTIFY_SOURCE -fno-strict-aliasing -pthread"
 ).split()
-LIMIT = 120.0  # seconds for one scenario
+LIMIT = 300.0  # seconds for one scenario
+MUTANTS = [*LAYER_MUTANTS, *POOL_MUTANTS]
 FAILURE = re.compile(r"(\d+) executions.* in an operation: (.*)$")
 
 
@@ -60,7 +63,7 @@ class Builder:
 
     def compile_all(self, tests: list[str], pool: ThreadPoolExecutor) -> None:
         sources = [SOURCE / f"{name}.c" for name in LAYERS]
-        sources += [HERE / f"{name}.c" for name in [*SUPPORT, *tests]]
+        sources += [HERE / f"{name}.c" for name in [*EXPLORER, "simulation", *tests]]
         for future in [
             pool.submit(self.compile, source, self.directory / f"{source.stem}.o", SOURCE)
             for source in sources
@@ -71,12 +74,12 @@ class Builder:
         """A test that has a layer's source in it does without that layer's object."""
         text = (HERE / f"{test}.c").read_text()
         names = [name for name in LAYERS if f'#include "{name}.c"' not in text]
-        if '#include "simulation.h"' not in text:
-            names = [name for name in names if name in {"ring", "freemap", "arena"}]
-            names += ["explore", "stubs"]
+        if '#include "simulation.h"' in text:
+            names.append("simulation")
         else:
-            names += SUPPORT
-        objects = [replaced.get(name, self.directory / f"{name}.o") for name in [*names, test]]
+            names = [name for name in names if name in {"ring", "freemap", "arena"}]
+        names += [*EXPLORER, test]
+        objects = [replaced.get(name, self.directory / f"{name}.o") for name in names]
         command = [self.compiler, "-pthread", "-Wl,--wrap=write", "-o", str(program)]
         subprocess.run([*command, *map(str, objects)], check=True)
         return program
@@ -170,7 +173,7 @@ def main() -> int:
         builder.compile_all(sorted({mutant.test for mutant in mutants}), pool)
         good = check_unchanged(builder, mutants, pool)
         found = sum(pool.map(lambda mutant: try_mutant(builder, mutant), mutants))
-    print(f"{found} of {len(mutants)} seeded mistakes found")
+    print(f"test_explore_mutants: {found} of {len(mutants)} seeded mistakes found")
     return 0 if mutants and good and found == len(mutants) else 1
 
 

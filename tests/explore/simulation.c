@@ -121,13 +121,15 @@ void simulation_repair(int process)
 
 bool simulation_private(int process, const volatile void *address)
 {
-    struct pool *pool = &views[process];
-    const volatile unsigned char *begin, *at = address;
+    const struct pool *pool = &views[process];
+    const struct process *slot;
+    const volatile unsigned char *at = address;
 
     if (pool->role != ROLE_WORKER)
         return false;
-    begin = (const volatile unsigned char *)pool_process(pool, pool->self - 1);
-    return at >= begin + sizeof(_Atomic uint32_t) && at < begin + sizeof(struct process);
+    slot = pool_process(pool, pool->self - 1);
+    return at >= (const unsigned char *)slot && at < (const unsigned char *)(slot + 1) &&
+           address != &slot->doorbell && address != &slot->depth;
 }
 
 void simulation_close(struct pool *pool)

@@ -27,7 +27,8 @@ void *simulation_word(void);
 extern void (*simulation_idle)(void);
 /* The host's wait for its eventfd, and the reading of it. */
 void simulation_await_event(void);
-/* A worker's slot, but for the bell, is its own until it dies: for struct explore_scenario. */
+/* A worker's slot is its own until it dies, but for the bell, and the depth of its stack, at which
+ * others look: for struct explore_scenario. */
 bool simulation_private(int process, const volatile void *address);
 /* For check(): every block and slot is free, or kept by somebody who lives, and has its hint. */
 void simulation_check_free(void);

@@ -3,6 +3,7 @@
  * Process 0 is the host, then come the workers, and the supervisor's repair, which goes on as the
  * replacement of the worker that died.
  */
+#include <limits.h>
 #include <string.h>
 
 #include "atomic.h"
@@ -17,7 +18,9 @@ enum kind {
     NOTIFY,   /* be told of each by the completion ring */
     CANCEL,   /* submit all, cancel each, wait for each */
     NESTED,   /* submit jobs that submit a job and wait for it */
-    RETRY     /* submit all, each to be run again once if its worker dies, wait for each */
+    RETRY,    /* submit all, each to be run again once if its worker dies, wait for each */
+    BESIDE    /* submit a nested job, whose inner one waits until another has begun, which has a
+                 time limit, so that a worker that waits does not take it */
 };
 
 struct variant {
@@ -33,6 +36,21 @@ struct variant {
 static const struct variant *variant;
 static int runs[2 * JOBS_MAX], outcome[2 * JOBS_MAX];
 
+/* Where jobs go beside each other: 1 once the inner one, and the other one, have begun. */
+static _Atomic uint32_t *inner_begun, *other_begun;
+
+static void await(_Atomic uint32_t *word)
+{
+    while (shared_load(word, ACQUIRE) == 0)
+        explore_futex_wait(word, 0);
+}
+
+static void announce(_Atomic uint32_t *word)
+{
+    shared_store(word, 1, SEQ_CST);
+    explore_futex_wake(word, INT_MAX);
+}
+
 /* ---- The jobs ---- */
 
 static int work(struct pool_job *job, const void *argument, size_t length)
@@ -44,6 +62,12 @@ static int work(struct pool_job *job, const void *argument, size_t length)
         explore_fail("an argument has the wrong size");
     number = *(const unsigned char *)argument;
     explore_remember(number);
+    if (variant->kind == BESIDE && number >= JOBS_MAX) {
+        announce(inner_begun);
+        await(other_begun);
+    } else if (variant->kind == BESIDE && number == 1) {
+        announce(other_begun);
+    }
     result = pool_job_reserve(job, variant->size);
     if (!result)
         explore_fail("no room for a result");
@@ -59,6 +83,8 @@ static int submit(struct pool *pool, pool_function function, int number, struct 
 
     pool_options_init(pool, &options);
     options.retries = variant->kind == RETRY;
+    if (variant->kind == BESIDE && number == 1)
+        options.timeout = 1;
     memset(argument, number, variant->size);
     return pool_submit_with(pool, &options, function, argument, variant->size, future);
 }
@@ -102,8 +128,15 @@ static int nest(struct pool_job *job, const void *argument, size_t length)
     explore_remember(number);
     if (submit(pool_current(), work, number + JOBS_MAX, &future) != 0)
         explore_fail("a nested submit failed");
+    if (variant->kind == BESIDE)
+        await(inner_begun);
     wait_and_collect(&future, number + JOBS_MAX);
     return work(job, argument, length);
+}
+
+static bool nests(int number)
+{
+    return variant->kind == NESTED || (variant->kind == BESIDE && number == 0);
 }
 
 /* ---- The host ---- */
@@ -138,10 +171,13 @@ static void host(struct pool *pool)
     struct pool_future futures[JOBS_MAX];
     int i;
 
-    for (i = 0; i < variant->jobs; i++)
-        if (submit(pool, variant->kind == NESTED ? nest : work, i,
+    for (i = 0; i < variant->jobs; i++) {
+        if (variant->kind == BESIDE && i == 1)
+            await(inner_begun);
+        if (submit(pool, nests(i) ? nest : work, i,
                    variant->kind == DETACHED ? NULL : &futures[i]) != 0)
             explore_fail("a submit failed");
+    }
     if (variant->kind == NOTIFY)
         be_told(pool, futures);
     for (i = 0; i < variant->jobs && variant->kind == CANCEL; i++)
@@ -161,6 +197,8 @@ static void setup(void)
     memset(runs, 0, sizeof runs);
     memset(outcome, 0, sizeof outcome);
     simulation_setup(&layout);
+    inner_begun = simulation_word();
+    other_begun = inner_begun + 1;
 }
 
 static void body(int process)
@@ -231,6 +269,7 @@ int main(int argc, char **argv)
         {"2 workers, 2 jobs, detached", DETACHED, 2, 2, 8, 0, 2, false},
         {"1 worker, a nested job", NESTED, 1, 1, 8, 0, 3, false},
         {"2 workers, a nested job", NESTED, 2, 1, 8, 0, 2, false},
+        {"3 workers, a nested job beside another", BESIDE, 3, 2, 8, 0, 1, false},
         {"1 worker, 1 job; a death", COLLECT, 1, 1, 8, 1, 2, false},
         {"1 worker, 1 job in blocks; a death", COLLECT, 1, 1, 200, 1, 1, false},
         {"2 workers, 2 jobs; a death", COLLECT, 2, 2, 8, 1, 0, false},

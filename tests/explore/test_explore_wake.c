@@ -126,7 +126,7 @@ static void check(void)
         explore_fail("a worker counts as spinning, and sleeps");
     if (__builtin_popcountll(words) !=
         variant->workers - (variant->replaced ? 0 : explore_deaths()))
-        explore_fail("a worker sleeps, and does not count as sleeping");
+        explore_fail("those who count as sleeping are not those who sleep");
 }
 
 static void explore_variant(const struct variant *what)
