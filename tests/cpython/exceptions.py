@@ -1,0 +1,66 @@
+"""Which of CPython's tests can't apply to libpool, and why: one line each."""
+
+from __future__ import annotations
+
+import fnmatch
+
+__all__ = ["reason_to_skip"]
+
+# Remove the line when Executor takes contexts of these methods.
+PENDING = ("ProcessPoolSpawn*.*", "ProcessPoolForkserver*.*", "FailingInitializerResourcesTest.*")
+
+_ONE_JOB = "a worker's death and what pickle raises are that job's error, and the pool goes on"
+_MANAGER = "looks into the manager thread and the queues, which libpool does not have"
+_FORK_TASKS = "max_tasks_per_child works with fork as well, and does not change the start method"
+_SHARED = "the call changes or waits for an object that it shares with the test, as in a thread"
+_THREADS = "looks into the threads of the executor; here they are processes"
+
+SKIPPED = {
+    # A broken process or pickle breaks the whole pool there.
+    "ProcessPool*Test.test_killed_child": _ONE_JOB,
+    "ProcessPool*DeadlockTest.test_error_at_task_unpickle": _ONE_JOB,
+    "ProcessPool*DeadlockTest.test_exit_at_task_unpickle": _ONE_JOB,
+    "ProcessPool*DeadlockTest.test_*_during_result_unpickle_in_result_handler": _ONE_JOB,
+    "ProcessPool*Test.test_traceback_when_child_process_terminates_abruptly": _ONE_JOB,
+    "ProcessPool*DeadlockTest.test_shutdown_deadlock_pickle": _MANAGER,
+    "ProcessPool*ShutdownTest.test_del_shutdown": _MANAGER,
+    "ProcessPool*ShutdownTest.test_shutdown_no_wait": _MANAGER,
+    "ProcessPool*Test.test_python_finalization_error": _MANAGER,
+    "ProcessPool*Test.test_shutdown_no_wait_max_tasks_*": _MANAGER,
+    "ProcessPool*Test.test_gc_during_max_tasks_worker_exit_*": _MANAGER,
+    "ProcessPool*Test.test_force_shutdown_during_max_tasks_worker_exit": _MANAGER,
+    "ProcessPool*Test.test_failed_worker_replacement_breaks_pool": _MANAGER,
+    "ProcessPoolFork*Test.test_max_tasks_per_child": _FORK_TASKS,
+    "ProcessPool*Test.test_max_tasks_per_child_defaults_to_spawn_context": _FORK_TASKS,
+    "*ShutdownTest.test_cancel_futures": "all calls may be cancelled before a worker begins one",
+    "ThreadPoolFailingInitializerTest.*": _SHARED,
+    "ThreadPoolExecutorTest.test_map_submits_without_iteration": _SHARED,
+    "ThreadPoolExecutorTest.test_executor_map_current_future_cancel": _SHARED,
+    "ThreadPoolExecutorTest.test_saturation": _SHARED,
+    "ThreadPoolExecutorTest.test_default_workers": "as many workers as cores, as with processes",
+    "ThreadPoolExecutorTest.test_idle_thread_reuse": _THREADS,
+    "ThreadPoolShutdownTest.test_threads_terminate": _THREADS,
+    "ThreadPoolShutdownTest.test_context_manager_shutdown": _THREADS,
+    "ThreadPoolShutdownTest.test_del_shutdown": _THREADS,
+    "ThreadPoolShutdownTest.test_shutdown_no_wait": _THREADS,
+    "ThreadPoolShutdownTest.test_thread_names_*": _THREADS,
+}
+
+
+def reason_to_skip(case: str, test: str) -> str | None:
+    """Why a test is not run, None if it is.
+
+    Parameters
+    ----------
+    case : str
+        The name of the `TestCase`.
+    test : str
+        The name of the method.
+    """
+    name = f"{case}.{test}"
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in PENDING):
+        return "PENDING: the start methods spawn and forkserver"
+    for pattern, reason in SKIPPED.items():
+        if fnmatch.fnmatchcase(name, pattern):
+            return reason
+    return None
