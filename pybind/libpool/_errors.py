@@ -81,10 +81,15 @@ class RemoteTraceback(Exception):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.tb = text  # its name in concurrent.futures and multiprocessing
+        self.text = text
+
+    @property
+    def tb(self) -> str:
+        """The same text, under the name that it has in multiprocessing."""
+        return self.text
 
     def __str__(self) -> str:
-        return f'\n"""\n{self.tb}"""'
+        return f'\n"""\n{self.text}"""'
 
 
 def adopt_bases() -> None:

@@ -6,10 +6,16 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["WorkerProcess", "wait_for_any"]
+from libpool import _core
+
+__all__ = ["WorkerProcess", "wait_for_any", "worker_processes"]
+
+_LONGEST_START = 5.0
+"""Seconds that `worker_processes` waits for workers that are just being started."""
 
 
 class WorkerProcess:
@@ -86,6 +92,45 @@ class WorkerProcess:
 
     def _ended(self, milliseconds: float | None) -> bool:
         return _any_ended([self], milliseconds)
+
+
+def worker_processes(workers: _core.Workers) -> dict[int, WorkerProcess]:
+    """The workers that there are now, by their process ids.
+
+    Parameters
+    ----------
+    workers : Pool or Executor
+        Whose workers.
+
+    Returns
+    -------
+    dict of int to WorkerProcess
+        A snapshot. A worker that was in an earlier one is the same object in both.
+    """
+    _await_start(workers)
+    known: dict[int, WorkerProcess] = workers.__dict__.get("_known_processes", {})
+    supervisor = workers.supervisor_pid
+    current: dict[int, WorkerProcess] = {}
+    for pid in workers.worker_pids():
+        process = known.get(pid)
+        if process is None or not process.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                current[pid] = WorkerProcess(pid, supervisor)
+        else:
+            current[pid] = process
+    workers.__dict__["_known_processes"] = current
+    return dict(current)
+
+
+def _await_start(workers: _core.Workers) -> None:
+    # The supervisor forks on its own, and nothing tells of it.
+    end = time.monotonic() + _LONGEST_START
+    while (
+        workers.check() == 0
+        and workers.stats()["workers_started"] < workers.workers
+        and time.monotonic() < end
+    ):
+        time.sleep(0.0005)
 
 
 def wait_for_any(processes: Iterable[WorkerProcess], timeout: float) -> bool:

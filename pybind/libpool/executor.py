@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from libpool import _core
 from libpool._errors import BrokenPool, note_lost_items
 from libpool._lifetime import Base
-from libpool._processes import WorkerProcess, wait_for_any
+from libpool._processes import WorkerProcess, wait_for_any, worker_processes
 
 __all__ = ["Executor"]
 
@@ -26,8 +26,6 @@ _Sent = tuple[_core.Future[Any], int]
 """A future, and how many calls it is for."""
 
 _START_METHODS = ("fork", "forkserver", "spawn")
-_LONGEST_START = 5.0
-"""Seconds that `_processes` waits for workers that are just being started."""
 
 
 class Executor(Base, concurrent.futures.Executor):
@@ -131,33 +129,8 @@ class Executor(Base, concurrent.futures.Executor):
 
     @property
     def _processes(self) -> dict[int, WorkerProcess]:
-        """The workers that there are now, by their process ids.
-
-        A snapshot, but for a worker that was in an earlier one the same object.
-        """
-        self._await_start()
-        known: dict[int, WorkerProcess] = self.__dict__.get("_known_processes", {})
-        supervisor = self.supervisor_pid
-        current: dict[int, WorkerProcess] = {}
-        for pid in self.worker_pids():
-            process = known.get(pid)
-            if process is None or not process.is_alive():
-                with contextlib.suppress(ProcessLookupError):
-                    current[pid] = WorkerProcess(pid, supervisor)
-            else:
-                current[pid] = process
-        self.__dict__["_known_processes"] = current
-        return dict(current)
-
-    def _await_start(self) -> None:
-        # The supervisor forks on its own; nothing tells of it.
-        end = time.monotonic() + _LONGEST_START
-        while (
-            self.check() == 0
-            and self.stats()["workers_started"] < self.workers
-            and time.monotonic() < end
-        ):
-            time.sleep(0.0005)
+        """The workers that there are now, by their process ids."""
+        return worker_processes(self)
 
     def map(
         self,

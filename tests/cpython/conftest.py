@@ -22,6 +22,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    for report in terminalreporter.stats.get("skipped", []):
+        if isinstance(report, pytest.CollectReport) and isinstance(report.longrepr, tuple):
+            terminalreporter.section(f"Nothing was run: {report.longrepr[2]}")
     skipped = config.stash.get(_skipped, {})
     if skipped:
         terminalreporter.section("CPython's tests that can't apply to libpool")

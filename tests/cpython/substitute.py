@@ -1,6 +1,6 @@
-"""Puts libpool in the place of the standard library's executors, for CPython's own tests.
+"""Puts libpool in the place of the standard library's pools and executors, for CPython's tests.
 
-Imported before those tests, and in each program that they start.
+To be done before the modules of those tests are imported, which remember the classes.
 """
 
 from __future__ import annotations
@@ -8,9 +8,20 @@ from __future__ import annotations
 import concurrent.futures
 import concurrent.futures.process
 import concurrent.futures.thread
+import multiprocessing
+import multiprocessing.dummy
+import multiprocessing.pool
 
 import libpool
 from libpool._errors import RemoteTraceback
+
+__all__ = [
+    "Pool",
+    "ProcessPoolExecutor",
+    "ThreadPoolExecutor",
+    "put_executors_in_place",
+    "put_pools_in_place",
+]
 
 
 # The tests write these names into programs of theirs.
@@ -22,7 +33,10 @@ class ThreadPoolExecutor(libpool.Executor):
     """`libpool.Executor` under the name of the class that it stands in for."""
 
 
-def put_in_place() -> None:
+Pool = libpool.Pool
+
+
+def put_executors_in_place() -> None:
     """Have whoever asks `concurrent.futures` for an executor get libpool's."""
     futures = concurrent.futures
     for module in (futures, futures.process):
@@ -32,4 +46,10 @@ def put_in_place() -> None:
     futures.process._RemoteTraceback = RemoteTraceback  # type: ignore[attr-defined]
 
 
-put_in_place()
+def put_pools_in_place() -> None:
+    """Have whoever asks `multiprocessing` for a pool get libpool's."""
+    multiprocessing.Pool = Pool  # type: ignore[method-assign,assignment]
+    multiprocessing.dummy.Pool = Pool  # type: ignore[assignment]
+    multiprocessing.pool.Pool = Pool  # type: ignore[assignment,misc]
+    multiprocessing.pool.ThreadPool = Pool  # type: ignore[assignment,misc]
+    multiprocessing.pool.RemoteTraceback = RemoteTraceback  # type: ignore[assignment,misc]

@@ -20,7 +20,8 @@ import pytest
 from support import Gate, is_alive, open_descriptors, pass_gates, program, run, until
 
 import libpool
-from libpool import Executor
+from libpool import Executor, Pool
+from libpool._processes import WorkerProcess
 
 OPERATIONS = ["terminate_workers", "kill_workers"]
 SIGNALS = {"terminate_workers": signal.SIGTERM, "kill_workers": signal.SIGKILL}
@@ -118,6 +119,12 @@ def test_processes_are_the_workers(started: Gate, held: Gate) -> None:
     assert executor._processes == {}
 
 
+def test_a_pool_lists_its_workers() -> None:
+    with Pool(2) as pool:
+        assert sorted(worker.pid for worker in pool._pool) == sorted(pool.worker_pids())
+        assert all(worker.is_alive() for worker in pool._pool)
+
+
 @pytest.mark.parametrize("operation", ["terminate", "kill"])
 def test_a_worker_that_is_ended_is_replaced(operation: str) -> None:
     with Executor(1) as executor:
@@ -140,7 +147,7 @@ def test_a_process_that_is_no_worker_is_left_alone(executor: Executor) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         with pytest.raises(ProcessLookupError, match="is no worker of this pool"):
-            libpool.executor.WorkerProcess(stranger.pid, executor.supervisor_pid)
+            WorkerProcess(stranger.pid, executor.supervisor_pid)
     finally:
         stranger.communicate(b"\n")
     assert stranger.returncode == 0
