@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from exceptions import reason_to_skip
+
+_START_METHOD = re.compile("^ProcessPool(Forkserver|Fork|Spawn)")
 
 _skipped = pytest.StashKey[dict[str, list[str]]]()
 
@@ -31,5 +35,5 @@ def pytest_terminal_summary(
     for reason, names in skipped.items():
         terminalreporter.write_line(f"{reason}: {len(names)}")
         if not reason.startswith("PENDING"):
-            for name in names:
+            for name in sorted({_START_METHOD.sub("ProcessPool*", name) for name in names}):
                 terminalreporter.write_line(f"    {name}")

@@ -18,6 +18,7 @@ PENDING = {
 _ONE_JOB = "a worker's death and what pickle raises are that job's error, and the pool goes on"
 _MANAGER = "looks into the manager thread and the queues, which libpool does not have"
 _FORK_TASKS = "max_tasks_per_child works with fork as well, and does not change the start method"
+_AT_ONCE = "counts workers that are started on demand; libpool starts all at once"
 _NONE_BEGUN = "takes it for sure that a worker begins a call before the rest is cancelled"
 _SHARED = "the call changes or waits for an object that it shares with the test, as in a thread"
 _THREADS = "looks into the threads of the executor; here they are processes"
@@ -37,7 +38,10 @@ SKIPPED = {
     "ProcessPool*Test.test_gc_during_max_tasks_worker_exit_*": _MANAGER,
     "ProcessPool*Test.test_force_shutdown_during_max_tasks_worker_exit": _MANAGER,
     "ProcessPool*Test.test_failed_worker_replacement_breaks_pool": _MANAGER,
-    "ProcessPoolFork*Test.test_max_tasks_per_child": _FORK_TASKS,
+    "ProcessPool*Test.test_idle_process_reuse_*": _AT_ONCE,
+    "ProcessPoolSpawn*ShutdownTest.test_processes_terminate": _AT_ONCE,
+    "ProcessPoolForkserver*ShutdownTest.test_processes_terminate": _AT_ONCE,
+    "ProcessPoolForkProcess*Test.test_max_tasks_per_child": _FORK_TASKS,
     "ProcessPool*Test.test_max_tasks_per_child_defaults_to_spawn_context": _FORK_TASKS,
     "*ShutdownTest.test_cancel_futures": _NONE_BEGUN,
     "ThreadPoolFailingInitializerTest.*": _SHARED,
