@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from typing import Any
@@ -13,6 +14,8 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "WorkerDied",
+    "adopt_bases",
+    "broken_pool",
     "short_repr",
     "worker_died",
 ]
@@ -22,7 +25,8 @@ class WorkerDied(BrokenExecutor):
     """The worker that ran this job died before the job had a result.
 
     Only the job that the worker ran gets this error. The worker is replaced and all other jobs
-    finish.
+    finish. Where `concurrent.futures.process` has been imported, this is also a
+    `BrokenProcessPool`.
 
     Parameters
     ----------
@@ -57,7 +61,11 @@ class WorkerDied(BrokenExecutor):
 
 
 class BrokenPool(BrokenExecutor):
-    """The pool can't run jobs any more: its supervisor died, or its workers don't start."""
+    """The pool can't run jobs any more: its supervisor died, or its workers don't start.
+
+    Where they have been imported, it is also a `concurrent.futures.process.BrokenProcessPool` and a
+    `concurrent.futures.thread.BrokenThreadPool`.
+    """
 
 
 class RemoteError(Exception):
@@ -75,8 +83,48 @@ class RemoteTraceback(Exception):
         super().__init__(text)
         self.text = text
 
+    @property
+    def tb(self) -> str:
+        """The same text, under the name that it has in multiprocessing."""
+        return self.text
+
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
+
+
+def adopt_bases() -> None:
+    """Make the errors what code that catches those of concurrent.futures expects.
+
+    Only modules that somebody has imported count: whoever names `BrokenProcessPool` in an
+    ``except`` has done that, and for others they would be slow to import.
+    """
+    process = _loaded("concurrent.futures.process", "BrokenProcessPool")
+    thread = _loaded("concurrent.futures.thread", "BrokenThreadPool")
+    _derive(WorkerDied, process)
+    _derive(BrokenPool, process + thread)
+
+
+def _loaded(module: str, name: str) -> tuple[type[BaseException], ...]:
+    # Another thread may be in the middle of importing it.
+    found = getattr(sys.modules.get(module), name, None)
+    return () if found is None else (found,)
+
+
+def _derive(error: type[BaseException], bases: tuple[type[BaseException], ...]) -> None:
+    if bases and error.__bases__ != bases:
+        error.__bases__ = bases
+
+
+adopt_bases()
+
+
+def broken_pool() -> BrokenPool:
+    """Make the error for a pool whose supervisor has ended."""
+    adopt_bases()
+    return BrokenPool(
+        "the pool is broken: its supervisor process ended unexpectedly, or its workers could not "
+        "be started"
+    )
 
 
 def worker_died(wait_status: int, fn: Callable[..., Any] | None = None) -> WorkerDied:
@@ -89,6 +137,7 @@ def worker_died(wait_status: int, fn: Callable[..., Any] | None = None) -> Worke
     fn : callable, optional
         What the worker ran.
     """
+    adopt_bases()
     exitcode = os.waitstatus_to_exitcode(wait_status)
     if exitcode >= 0:
         how = f"exited with code {exitcode}"

@@ -269,7 +269,7 @@ def _begin_work(
         initializer(*initargs)
     except BaseException:
         logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
-        _flush()
+        _end_work()  # what was logged may wait in a multiprocessing.Queue
         os._exit(1)  # what the caller would do, but it would print the exception once more
 
 

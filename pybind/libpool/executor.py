@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import errno
 import itertools
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from libpool import _core
-from libpool._errors import note_lost_items
+from libpool._errors import BrokenPool, note_lost_items
 from libpool._lifetime import Base
+from libpool._processes import WorkerProcess, wait_for_any, worker_processes
 
 __all__ = ["Executor"]
 
 T = TypeVar("T")
+
+_Sent = tuple[_core.Future[Any], int]
+"""A future, and how many calls it is for."""
+
+_START_METHODS = ("fork", "forkserver", "spawn")
 
 
 class Executor(Base, concurrent.futures.Executor):
@@ -37,6 +47,8 @@ class Executor(Base, concurrent.futures.Executor):
         Its arguments.
     max_tasks_per_child : int, optional
         A worker is replaced after so many jobs. Default: never.
+    thread_name_prefix : str
+        Kept as `name_prefix`. It may also come second, where `ThreadPoolExecutor` has it.
     shared_limit : int
         The most shared memory, in bytes, that arguments and results may take; 0: what this
         machine or container has. Results that nobody has fetched count too: they take memory
@@ -65,11 +77,15 @@ class Executor(Base, concurrent.futures.Executor):
         initargs: Iterable[Any] = (),
         *,
         max_tasks_per_child: int | None = None,
+        thread_name_prefix: str = "",
         shared_limit: int = 0,
         memory_limit: int = 0,
         timeout: float | None = None,
         retries: int = 0,
     ) -> None:
+        if isinstance(mp_context, str) and mp_context not in _START_METHODS:
+            thread_name_prefix, mp_context = mp_context, None
+        self.name_prefix = thread_name_prefix
         if max_workers is None:
             max_workers = _core.cpu_count()
         elif max_workers <= 0:
@@ -103,16 +119,30 @@ class Executor(Base, concurrent.futures.Executor):
     def _closed_error() -> RuntimeError:
         return RuntimeError("cannot schedule new futures after shutdown")
 
+    @property
+    def _max_workers(self) -> int:
+        return self.workers
+
+    @property
+    def _broken(self) -> str | Literal[False]:
+        """Why the pool can't be used any more, False while it can."""
+        broken = self.check() == -errno.EOWNERDEAD
+        return "the pool's supervisor process has ended unexpectedly" if broken else False
+
+    @property
+    def _processes(self) -> dict[int, WorkerProcess]:
+        """The workers that there are now, by their process ids."""
+        return worker_processes(self)
+
     def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
+        buffersize: int | None = None,
     ) -> Iterator[T]:
         """Call `fn` with the items of the iterables, in parallel; like the built-in `map`.
-
-        The iterables are exhausted at once.
 
         Parameters
         ----------
@@ -124,6 +154,10 @@ class Executor(Base, concurrent.futures.Executor):
             Seconds from now in which all results have to be there.
         chunksize : int
             How many calls go to a worker at a time.
+        buffersize : int, optional
+            At most so many chunks (calls, where `chunksize` is 1) are submitted whose results have
+            not been yielded; then the iterables wait until one is. So they may be infinite.
+            Default: they are exhausted at once.
 
         Returns
         -------
@@ -134,26 +168,80 @@ class Executor(Base, concurrent.futures.Executor):
         Raises
         ------
         ValueError
-            `chunksize` is less than 1.
+            `chunksize` or `buffersize` is less than 1.
+        TypeError
+            `buffersize` is no integer.
         TimeoutError
             From the iterator: a result was not there in time.
+        RuntimeError
+            The executor has been shut down; with `buffersize` also from the iterator.
         Exception
             From the iterator: what `fn` raised.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
         end = None if timeout is None else timeout + time.monotonic()
-        if chunksize == 1:
-            calls = [(self.submit(fn, *args), 1) for args in zip(*iterables, strict=False)]
-            return _results(calls, end)
-        chunks: Iterator[list[Any]]
-        if len(iterables) == 1:
-            chunks = _chunks(iter(iterables[0]), chunksize)
+        calls = self._submitted(fn, iterables, chunksize)
+        if buffersize is None:
+            results: Generator[Any, None, None] = _results(deque(calls), None, end)
         else:
-            chunks = _chunks(zip(*iterables, strict=False), chunksize)
+            results = _results(deque(itertools.islice(calls, buffersize)), calls, end)
+        return results if chunksize == 1 else _flattened(results)
+
+    def _submitted(
+        self, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], size: int
+    ) -> Iterator[_Sent]:
+        """Submit a chunk of calls each time that this is asked for the next."""
+        if size == 1:
+            return ((self.submit(fn, *args), 1) for args in zip(*iterables, strict=False))
         star = len(iterables) != 1
-        sent = [(self.submit_chunk(fn, chunk, star), len(chunk)) for chunk in chunks]
-        return _flattened(_results(sent, end))
+        items = zip(*iterables, strict=False) if star else iter(iterables[0])
+        return ((self.submit_chunk(fn, chunk, star), len(chunk)) for chunk in _chunks(items, size))
+
+    def terminate_workers(self) -> None:
+        """Take no more jobs, cancel those that wait, and send SIGTERM to all workers.
+
+        Jobs that run end with `WorkerDied`, unless they handle the signal. This does not wait for
+        that; `shutdown` does.
+        """
+        self._force_shutdown(operation="terminate")
+
+    def kill_workers(self) -> None:
+        """Take no more jobs, cancel those that wait, and send SIGKILL to all workers.
+
+        Jobs that run end with `WorkerDied`. This does not wait for that; `shutdown` does.
+        """
+        self._force_shutdown(operation="kill")
+
+    def _force_shutdown(self, operation: str) -> None:
+        if operation not in ("terminate", "kill"):
+            raise ValueError(f"Unsupported operation: {operation!r}")
+        if self._broken:
+            return  # its workers have ended with the supervisor
+        self.close()
+        signalled: set[WorkerProcess] = set()
+        self._signal_workers(operation, signalled)
+        if not self.join(0):
+            # No thread can be started when the interpreter ends; _at_exit() waits for the jobs.
+            with contextlib.suppress(RuntimeError):
+                threading.Thread(
+                    target=_signal_until_ended,
+                    args=[self, operation, signalled],
+                    name="libpool-terminate",
+                    daemon=True,
+                ).start()
+
+    def _signal_workers(self, operation: str, signalled: set[WorkerProcess]) -> None:
+        """Cancel what waits, then signal the workers that are not in the set, and add them."""
+        self.cancel_waiting()
+        for process in self._processes.values():
+            if process not in signalled:
+                signalled.add(process)
+                getattr(process, operation)()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more jobs; the workers end when those that were submitted have ended.
@@ -191,23 +279,41 @@ class Executor(Base, concurrent.futures.Executor):
         self.shutdown()
 
 
+def _signal_until_ended(executor: Executor, operation: str, signalled: set[WorkerProcess]) -> None:
+    # A job with retries is put back into the queue when its worker has ended, and a worker may have
+    # been started meanwhile. Neither is to go on. A worker's number is taken away when its job has
+    # been put back; so where all numbers are of processes that live, nothing has yet to come.
+    with contextlib.suppress(BrokenPool):
+        while not executor.join(0):
+            pids = executor.worker_pids()
+            executor._signal_workers(operation, signalled)
+            alive = [process for process in signalled if process.is_alive()]
+            if len(alive) < len(pids) or not alive:
+                time.sleep(0.0005)
+            else:
+                wait_for_any(alive, 0.1)
+
+
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
     while chunk := list(itertools.islice(items, size)):
         yield chunk
 
 
 def _results(
-    sent: list[tuple[_core.Future[T], int]], end: float | None
-) -> Generator[T, None, None]:
-    # `sent` are futures, and how many calls each has. Not to be a reason for a result to live
-    # longer, each future is dropped before its result is handed out.
-    sent.reverse()
+    sent: deque[_Sent], more: Iterator[_Sent] | None, end: float | None
+) -> Generator[Any, None, None]:
+    # Not to be a reason for a result to live longer, each future, and each result, is dropped
+    # before the result is handed out.
     first = 0
+    ready = []
     try:
         while sent:
-            count = sent[-1][1]
-            yield _result_or_cancel(sent.pop()[0], end, first, count)
+            count = sent[0][1]
+            ready.append(_result_or_cancel(sent.popleft()[0], end, first, count))
             first += count
+            if more is not None:
+                sent.extend(itertools.islice(more, 1))
+            yield ready.pop()
     finally:
         for future, _ in sent:
             future.cancel()

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Self, TypeVar
 from libpool import _core
 from libpool._errors import note_lost_items
 from libpool._lifetime import Base
+from libpool._processes import WorkerProcess, worker_processes
 
 __all__ = ["Pool"]
 
@@ -93,6 +94,11 @@ class Pool(Base):
     @staticmethod
     def _closed_error() -> ValueError:
         return ValueError("Pool not running")
+
+    @property
+    def _pool(self) -> list[WorkerProcess]:
+        """The workers that there are now."""
+        return list(worker_processes(self).values())
 
     def _check_running(self) -> None:
         if self.check() == -errno.ESHUTDOWN:

@@ -87,7 +87,7 @@ typedef struct Core {
     PyObject *rich_dumps; /* libpool._pickling.dumps */
     PyObject *dumps_exception;
     PyObject *loads_exception;
-    PyObject *broken_pool; /* libpool._errors.BrokenPool */
+    PyObject *broken_pool; /* libpool._errors.broken_pool */
     PyObject *worker_died;
     PyObject *job_timeout;
     PyObject *native_out; /* libpool._native.Out, the base of InOut */

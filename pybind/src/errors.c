@@ -48,9 +48,19 @@ void errors_note(const char *format, ...)
     errors_restore(exception);
 }
 
+static void set_broken(Core *core)
+{
+    PyObject *make = core_late(&core->broken_pool, "libpool._errors", "broken_pool");
+    PyObject *exception = make ? PyObject_CallNoArgs(make) : NULL;
+    if (exception && PyExceptionInstance_Check(exception))
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    else if (exception)
+        PyErr_Format(PyExc_TypeError, "broken_pool() returned %R", exception);
+    Py_XDECREF(exception);
+}
+
 void errors_set(Core *core, int error)
 {
-    PyObject *broken;
     switch (error) {
     case -EXDEV:
         PyErr_SetString(PyExc_RuntimeError,
@@ -58,10 +68,7 @@ void errors_set(Core *core, int error)
                         "be used only where it was made");
         return;
     case -EOWNERDEAD:
-        broken = core_late(&core->broken_pool, "libpool._errors", "BrokenPool");
-        if (broken)
-            PyErr_SetString(broken, "the pool is broken: its supervisor process ended "
-                                    "unexpectedly, or its workers could not be started");
+        set_broken(core);
         return;
     case -ESHUTDOWN:
         PyErr_SetString(PyExc_RuntimeError, "the pool is closed");
