@@ -12,12 +12,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from libpool._async_result import AsyncResult
 from libpool._core import Future, cpu_count, current
 from libpool._errors import BrokenPool, RemoteError, WorkerDied
 from libpool.executor import Executor
 from libpool.pool import Pool
 
+if TYPE_CHECKING:
+    from libpool._timeout import TimeoutError as TimeoutError
+
 __all__ = [
+    "AsyncResult",
     "BrokenPool",
     "Executor",
     "Future",
@@ -32,7 +39,11 @@ __all__ = [
 __version__: str
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
+    if name == "TimeoutError":
+        from libpool._timeout import TimeoutError  # not imported before: it needs multiprocessing
+
+        return TimeoutError
     if name == "__version__":
         from importlib.metadata import version  # not needed by most, and slow to import
 

@@ -75,6 +75,11 @@ class RemoteTraceback(Exception):
         super().__init__(text)
         self.text = text
 
+    @property
+    def tb(self) -> str:
+        """The same text, under the name that it has in multiprocessing."""
+        return self.text
+
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
 
@@ -112,6 +117,31 @@ def job_timeout(part: int, fn: Callable[..., Any] | None = None) -> TimeoutError
     error = TimeoutError(f"{what} ran longer than its time limit, and its worker was killed")
     error._libpool_part = part  # type: ignore[attr-defined]
     return error
+
+
+class Failed:
+    """In the place of a result of a chunk: the call raised."""
+
+    __slots__ = ("exception",)
+
+    def __init__(self, exception: BaseException) -> None:
+        self.exception = exception
+
+
+def with_failures(chunk: tuple[list[Any], dict[int, bytes]]) -> list[Any]:
+    """Make the results of a chunk in which some calls raised.
+
+    Parameters
+    ----------
+    chunk : tuple
+        The results, and for some of their indices the exception as `dumps_exception()` gave it.
+    """
+    from libpool._pickling import loads_exception  # which imports this module
+
+    results, failures = chunk
+    for index, data in failures.items():
+        results[index] = Failed(loads_exception(data))
+    return results
 
 
 def note_lost_items(error: BaseException, first: int, count: int) -> None:

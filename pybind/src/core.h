@@ -15,6 +15,8 @@
  *   collector.c  the thread that serves watched futures
  *   host.c       the worker's side: the hooks of pool_host
  *   call.c       the worker's side: runs one job
+ *   chunk.c      the same for a chunk of a map
+ *   reply.c      the worker's side: writes what came of a job
  *   errors.c     from negative errno to exceptions
  */
 #ifndef LIBPOOL_CORE_H
@@ -44,6 +46,7 @@
 #define COPY_WITHOUT_GIL 65536
 
 typedef struct Workers Workers;
+typedef struct Future Future;
 
 /* ---- The module's state ---------------------------------------------------------------------- */
 
@@ -77,6 +80,7 @@ typedef struct Core {
     PyObject *loads_exception;
     PyObject *broken_pool; /* libpool._errors.BrokenPool */
     PyObject *worker_died;
+    PyObject *with_failures;
     PyObject *job_timeout;
 
     /* Names and constants used on the way of every job. */
@@ -116,6 +120,8 @@ typedef struct Handle {
     PyObject *watched;         /* job index (int) -> Future */
     PyObject *collector;       /* threading.Thread, the last one that ran, or NULL */
     bool collecting;           /* it runs */
+    bool closing;              /* takes no more calls, but the chunks of those that it took */
+    PyObject *deferred;        /* list of (future, callback) for the collector to call, or NULL */
     Workers *workers;          /* borrowed, NULL when they are gone */
 } Handle;
 
@@ -129,6 +135,8 @@ void handle_wake(Handle *handle);
 int collector_start(Handle *handle);
 /* Waits for its end: 0 ended, 1 timed out, -1 exception. `timeout` as for Workers.join. */
 int collector_join(Handle *handle, double timeout);
+/* Has the collector call callback(future), for a future that is final. 0, or -1 with an exception. */
+int collector_defer(Handle *handle, Future *future, PyObject *callback);
 /* The method that the thread runs. */
 PyObject *collector_run(PyObject *self, PyObject *unused);
 
@@ -229,10 +237,11 @@ enum {
     FORM_PICKLED_CHUNK = 5,
     FORM_INLINE = 0x10, /* after the first byte: length (8 bytes) of the pickled function, and it */
     FORM_STAR = 0x20,   /* of a chunk: call function(*item) */
+    FORM_EACH = 0x40,   /* of a chunk: an exception does not end it, see TAG_PARTIAL */
 };
 
-/* The first byte of a value. Results are one value, or one of the last three with all that
- * follows. */
+/* The first byte of a value. Results are one value, or one of the last ones, from TAG_PICKLE on,
+ * with all that follows. */
 enum {
     TAG_NONE,
     TAG_FALSE,
@@ -253,6 +262,8 @@ enum {
     TAG_PICKLE,
     TAG_EXCEPTION, /* as by libpool._pickling.dumps_exception */
     TAG_FAILURE,   /* UTF-8 text about an exception that could not be sent */
+    TAG_TIMED,     /* nanoseconds that a chunk took: 8 bytes; then a result of any other kind */
+    TAG_PARTIAL,   /* of FORM_EACH: (results, {index: exception by dumps_exception}) as a result */
 };
 
 /* Containers that have been met: one that comes again must be sent by pickle, which keeps
@@ -329,7 +340,7 @@ enum {
  *
  * As long as a future refers to no Python object, the collector of garbage need not know it: a
  * million waiting ones would be looked at again and again. See future_track(). */
-typedef struct Future {
+struct Future {
     PyObject_HEAD
 #if PY_VERSION_HEX < 0x030C0000
     PyObject *weak_references; /* of concurrent.futures.Future; later versions keep it elsewhere */
@@ -341,7 +352,11 @@ typedef struct Future {
     uint32_t generation;
     uint32_t function; /* the number of the function that runs, 0: see content */
     uint8_t state;
-} Future;
+    uint16_t spent; /* how long a chunk ran, see outcome_spent(); or one of SPENT_... */
+};
+
+#define SPENT_UNKNOWN 0
+#define SPENT_NEVER_SENT UINT16_MAX /* there was no job: the call could not be pickled */
 
 typedef struct Watch {
     PyObject_HEAD
@@ -399,12 +414,16 @@ PyObject *future_function(Future *future);
 /* The final state of an ended job, and, as *content, its result or exception. -1: an exception was
  * raised that is not the job's. */
 int outcome_take(Future *future, PyObject **content);
+/* Future.spent as nanoseconds. */
+double outcome_spent(uint16_t spent);
 
 /* The future's watch, made if there is none. Borrowed. The future's job is then announced to the
  * collector, or has ended. NULL with an exception. */
 Watch *watch_of(Future *future);
 /* For a final future: calls what is in `callbacks`. 0, or -1 when one raised a BaseException. */
 int watch_run_callbacks(Future *future);
+/* Has the callback called when the future ends: 1. 0: it has ended. -1 with an exception. */
+int watch_add_callback(Future *future, PyObject *callback);
 /* Calls one; logs an Exception as concurrent.futures does. */
 int watch_run_callback(Future *future, PyObject *callback);
 /* Takes the future's condition: *condition, owned, or NULL when it has none. -1: exception. */
@@ -414,9 +433,40 @@ void watch_announce(Future *future);
 /* Lets go of it; NULL is fine. Steals. */
 void watch_unlock(Core *core, PyObject *condition);
 
-/* ---- The worker's side (call.c) -------------------------------------------------------------- */
+/* ---- The worker's side (call.c, chunk.c, reply.c) -------------------------------------------- */
 
 int call_run(void *context, struct pool_job *job);
+
+/* What a worker writes about a job: a header of tags, then a value or an exception. */
+#define REPLY_HEADER 10
+typedef struct Reply {
+    Core *core;
+    struct pool_job *job;
+    size_t header_size;
+    uint8_t header[REPLY_HEADER];
+} Reply;
+
+void reply_begin_timed(Reply *reply, int64_t nanoseconds);
+void reply_begin_partial(Reply *reply);
+/* 0, or -1 with an exception; then the call may be made again. */
+int reply_value(Reply *reply, PyObject *value);
+/* The exception that is set now, whatever it is: also SystemExit and KeyboardInterrupt end the job
+ * only, as in concurrent.futures. 0, or -ENOMEM. */
+int reply_exception(Reply *reply);
+/* bytes by dumps_exception; NULL, without an exception, when that failed. */
+PyObject *reply_pickle_exception(Core *core, PyObject *exception);
+/* Says of the exception that is set that this result could not be pickled. */
+void reply_note_result(PyObject *function, PyObject *result);
+
+typedef struct Chunk {
+    Core *core;
+    PyObject *function; /* borrowed */
+    int form;
+    PyObject *failures; /* of FORM_EACH: {index: exception as bytes}, NULL while there is none */
+} Chunk;
+
+/* Calls the function with each item and replies. `items` NULL: reading them raised what is set. */
+int chunk_run(Chunk *chunk, Reply *reply, PyObject *items);
 
 /* ---- Errors (errors.c) ----------------------------------------------------------------------- */
 

@@ -45,6 +45,7 @@ static void handle_dealloc(PyObject *self)
         close(handle->wake);
     Py_XDECREF(handle->watched);
     Py_XDECREF(handle->collector);
+    Py_XDECREF(handle->deferred);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -123,6 +123,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(core->loads_exception);
     Py_VISIT(core->broken_pool);
     Py_VISIT(core->worker_died);
+    Py_VISIT(core->with_failures);
     Py_VISIT(core->current);
     return 0;
 }
@@ -154,6 +155,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->loads_exception);
     Py_CLEAR(core->broken_pool);
     Py_CLEAR(core->worker_died);
+    Py_CLEAR(core->with_failures);
     Py_CLEAR(core->name_timeout);
     Py_CLEAR(core->name_acquire);
     Py_CLEAR(core->name_release);
