@@ -41,7 +41,7 @@ class AsyncResult(Generic[T]):
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> None:
         self._begin(pool, callback, error_callback)
-        self._future = future
+        self._future: _core.Future[T] | None = future
         if self._told is not None:
             pool._when_done(future, self._finish)
 
@@ -58,6 +58,7 @@ class AsyncResult(Generic[T]):
         self._told: threading.Event | None = None
         if callback is not None or error_callback is not None:
             self._told = threading.Event()
+        self._known: tuple[T | None, BaseException | None] | None = None
 
     def get(self, timeout: float | None = None) -> T:
         """Return the result, waiting for it if need be.
@@ -120,17 +121,36 @@ class AsyncResult(Generic[T]):
         return self._settled(None if timeout is None else time.monotonic() + timeout)
 
     def _done(self) -> bool:
-        return self._future.done()
+        future = self._future
+        return future is None or future.done()
 
     def _settled(self, deadline: float | None) -> bool:
         """Wait for the end; whether it has come."""
-        return ended(self._future, deadline)
+        future = self._future
+        return future is None or ended(future, deadline)
 
     def _outcome(self) -> tuple[T | None, BaseException | None]:
         """The result and the exception. It has ended."""
-        self._pool = None
-        error = ended_with(self._future)
-        return (self._future.result(), None) if error is None else (None, error)
+        # Several threads may be here at once. Each reads all, and the first one's word counts.
+        known = self._known
+        if known is None:
+            known = self._read()
+            if self._known is None:
+                self._known = known
+            self._forget()
+        return self._known or known
+
+    def _read(self) -> tuple[T | None, BaseException | None]:
+        future = self._future
+        if future is None:  # another thread was faster
+            assert self._known is not None
+            return self._known
+        error = ended_with(future)
+        return (future.result(), None) if error is None else (None, error)
+
+    def _forget(self) -> None:
+        """Let go of what was read; the future's callback refers to this object."""
+        self._pool = self._future = None
 
     def _finish(self, _: object) -> None:
         """Call what was asked for. In the thread that tells of ends."""
@@ -175,7 +195,6 @@ class MapResult(AsyncResult[list[T]]):
             callback = error_callback = None  # nobody is told of nothing
         self._begin(pool, callback, error_callback)
         self._futures: Sequence[tuple[_core.Future[list[T]], int]] | None = futures
-        self._known: tuple[list[T] | None, BaseException | None] | None = None
         self._bar = bar
         self._ended = 0  # the first so many have been seen to have ended
         self._pending = len(futures)
@@ -212,10 +231,9 @@ class MapResult(AsyncResult[list[T]]):
         futures = self._futures
         return futures is None or all(ended(future, deadline) for future, _ in futures)
 
-    def _outcome(self) -> tuple[list[T] | None, BaseException | None]:
-        # Several threads may be here at once. Each reads all, and the first one's word counts.
+    def _read(self) -> tuple[list[T] | None, BaseException | None]:
         futures = self._futures
-        if self._known is not None or futures is None:
+        if futures is None:
             assert self._known is not None
             return self._known
         results: list[T] = []
@@ -229,10 +247,10 @@ class MapResult(AsyncResult[list[T]]):
                 failure = error
                 note_lost_items(error, first, count)
             first += count
-        if self._known is None:
-            self._known = (results, None) if failure is None else (None, failure)
-        self._futures = self._pool = None
-        return self._known
+        return (results, None) if failure is None else (None, failure)
+
+    def _forget(self) -> None:
+        self._pool = self._futures = None
 
 
 def ended(future: _core.Future[Any], deadline: float | None = None) -> bool:
