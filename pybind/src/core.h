@@ -6,6 +6,7 @@
  *   submit.c     Workers.submit and submit_chunk: from a Python call to a job
  *   functions.c  how functions travel, and the cache of those that were sent
  *   codec.c      values to bytes and back
+ *   array.c      the same for lists of numbers
  *   pickling.c   the same for what needs pickle
  *   future.c     Future: its methods
  *   job.c        a future's job: waiting for it, becoming final
@@ -258,6 +259,7 @@ enum {
     TAG_TUPLE, /* count in 4 bytes, values */
     TAG_LIST,
     TAG_DICT,
+    TAG_ARRAY, /* a list of numbers, see array.c */
     TAG_RANGE, /* start, stop, step: 8 bytes each; only as the items of a chunk */
     TAG_PICKLE,
     TAG_EXCEPTION, /* as by libpool._pickling.dumps_exception */
@@ -312,6 +314,13 @@ PyObject *codec_read(Reader *reader);
 const uint8_t *codec_take(Reader *reader, size_t size);
 int codec_read_byte(Reader *reader);               /* -1 with an exception */
 int codec_read_size(Reader *reader, size_t *size); /* 8 bytes */
+
+/* Lists of numbers (array.c). 0: this is none. */
+Py_ssize_t array_measure(PyObject *const *items, Py_ssize_t count);
+/* False: this is none, or there is no room for it; it is to be written item by item. */
+bool array_write(Writer *writer, PyObject *const *items, Py_ssize_t count);
+/* After the tag. */
+PyObject *array_read(Reader *reader);
 
 /* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
  * __main__, which may differ between the processes. */

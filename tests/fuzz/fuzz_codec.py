@@ -25,6 +25,9 @@ SLOT_WORDS = 32
 """Bytes in front of what lies inside a job slot: its words, which say how long the result is."""
 
 
+KINDS = ("str", "bytes", "tuple", "numbers", "object", "pickle", "raise")
+
+
 class Point:
     """Has to be pickled."""
 
@@ -43,6 +46,7 @@ def give(kind: str, mark: str) -> Any:
         "str": mark,
         "bytes": mark.encode() * 20,
         "tuple": (1, mark, [None, True, -(1 << 40), {"k": 2.5, mark: b"v"}], "x" * 300),
+        "numbers": [mark, list(range(20)), [2.5] * 9, [1 << 40] * 9],
         "object": [Point(mark), {1, 2}, 1 << 100],
         "pickle": {mark, "b", 3, frozenset([1])},
     }[kind]
@@ -101,9 +105,14 @@ def damage(mark_parts: tuple[str, str], seed: int) -> int:
 
 
 def once(pool: libpool.Executor, number: int, chance: random.Random, seen: Counter[str]) -> None:
-    kind = chance.choice(("str", "bytes", "tuple", "object", "pickle", "raise"))
+    kind = chance.choice(KINDS)
     parts = (f"mark-{number}", f"-{chance.randrange(1 << 32):08x}")
-    future = pool.submit(give, kind, "".join(parts))
+    future: libpool.Future[Any]
+    if chance.random() < 0.3:
+        items = [("str", "".join(parts)), (kind, "".join(parts))]
+        future = pool.submit_chunk(give, items, True, True)
+    else:
+        future = pool.submit(give, kind, "".join(parts))
     while not future.done():
         pool.submit(abs, 0).result(30)  # done() leaves the result where it is
     try:
