@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 import threading
@@ -116,8 +117,11 @@ class AsyncResult(Generic[T]):
         return self._outcome()[1] is None
 
     def _wait(self, timeout: float | None) -> bool:
-        if self._told is not None:
-            return self._told.wait(timeout)
+        told, pool = self._told, self._pool
+        # A child of this process would wait for ever; there the future raises.
+        inherited = pool is not None and pool.check() == -errno.EXDEV
+        if told is not None and not inherited:
+            return told.wait(timeout)
         return self._settled(None if timeout is None else time.monotonic() + timeout)
 
     def _done(self) -> bool:

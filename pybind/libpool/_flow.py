@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections import deque
@@ -231,6 +232,8 @@ class Flow:
         elif self._ordered and head.future.done():
             self._chunks.popleft()
             return head
+        if self._pool.check() == -errno.EXDEV:
+            head.future.exception()  # raises: nobody tells this process of ends
         try:
             ended = self._ended.get(timeout=_left(deadline))
         except Empty:
@@ -244,8 +247,11 @@ class Flow:
         """Cancel the chunks that no worker has begun, and send no more."""
         self.exhausted = True
         self._unsent = ()
+        inherited = self._pool.check() == -errno.EXDEV  # they are the business of another process
         while self._chunks:
-            self._chunks.pop().release().cancel()
+            future = self._chunks.pop().release()
+            if not inherited:
+                future.cancel()
 
 
 def _watch(chunk: Chunk, ended: SimpleQueue[Chunk]) -> None:

@@ -7,6 +7,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import weakref
@@ -18,7 +19,7 @@ import pytest
 from support import Gate, pass_gates, until
 
 import libpool
-from libpool import Pool
+from libpool import AsyncResult, Pool
 
 BOUND = 2 * 16 * 256
 """How many items may have been taken of which no result was, with two workers."""
@@ -503,3 +504,29 @@ def test_memory_that_is_full_is_waited_for() -> None:
     with Pool(2, shared_limit=4 << 20) as pool:
         blob = b"x" * 300_000
         assert list(pool.imap(len, itertools.repeat(blob, 60), 1)) == [300_000] * 60
+
+
+def test_a_child_of_the_host_has_no_part_in_it(pool: Pool, method: str) -> None:
+    iterators = [getattr(pool, method)(time.sleep, itertools.repeat(0.004), 1) for _ in range(2)]
+    results: list[AsyncResult[Any]] = [
+        pool.apply_async(time.sleep, (0.1,), callback=callback) for callback in (None, id)
+    ]
+    for _ in range(3):
+        next(iterators[0])
+    child = os.fork()
+    if child == 0:
+        errors = []
+        for use in (*(result.get for result in results), *(one.__next__ for one in iterators)):
+            try:
+                while True:  # what was there already may be taken
+                    use()
+            except RuntimeError as error:
+                errors.append("inherited through fork" in str(error))
+        unraisable: list[object] = []
+        sys.unraisablehook = unraisable.append
+        del iterators, results
+        gc.collect()
+        os._exit(0 if errors == [True] * 4 and not unraisable else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert [next(iterator) for iterator in iterators] == [None, None]
+    assert [result.get() for result in results] == [None, None]
