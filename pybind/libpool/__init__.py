@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from libpool import shared
-
+from libpool._async_result import AsyncResult
 from libpool._core import Future, cpu_count, current
 from libpool._errors import BrokenPool, RemoteError, WorkerDied
 from libpool.executor import Executor
@@ -23,8 +23,10 @@ from libpool.pool import Pool
 
 if TYPE_CHECKING:
     from libpool._native import InOut, NativeFunction, Out, native
+    from libpool._timeout import TimeoutError as TimeoutError
 
 __all__ = [
+    "AsyncResult",
     "BrokenPool",
     "Executor",
     "Future",
@@ -46,6 +48,10 @@ __version__: str
 
 def __getattr__(name: str) -> Any:
     # What most don't need, and is slow to import.
+    if name == "TimeoutError":
+        from libpool._timeout import TimeoutError
+
+        return TimeoutError
     if name == "__version__":
         from importlib.metadata import version
 

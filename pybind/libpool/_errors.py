@@ -163,6 +163,31 @@ def job_timeout(part: int, fn: Callable[..., Any] | None = None) -> TimeoutError
     return error
 
 
+class Failed:
+    """In the place of a result of a chunk: the call raised."""
+
+    __slots__ = ("exception",)
+
+    def __init__(self, exception: BaseException) -> None:
+        self.exception = exception
+
+
+def with_failures(chunk: tuple[list[Any], dict[int, bytes]]) -> list[Any]:
+    """Make the results of a chunk in which some calls raised.
+
+    Parameters
+    ----------
+    chunk : tuple
+        The results, and for some of their indices the exception as `dumps_exception()` gave it.
+    """
+    from libpool._pickling import loads_exception  # which imports this module
+
+    results, failures = chunk
+    for index, data in failures.items():
+        results[index] = Failed(loads_exception(data))
+    return results
+
+
 def note_lost_items(error: BaseException, first: int, count: int) -> None:
     """Say which items of a map are lost with a chunk that ended by a death or a time-out.
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeAlias, TypeVar
 
 from libpool import _core
+from libpool._async_result import AsyncResult, MapResult, ended_with
+from libpool._chunks import LARGEST_LAZY, Items, Sizes, guided_sizes
 from libpool._errors import note_lost_items
+from libpool._flow import CHUNKS_AHEAD, Flow
+from libpool._imap import IMapIterator, Unfed
 from libpool._lifetime import Base
 from libpool._processes import WorkerProcess, worker_processes
+from libpool._progress import Bar, Progress, make_bar
 
 __all__ = ["Pool"]
 
 T = TypeVar("T")
 
-_TASKS_PER_WORKER = 4
-"""Into how many chunks `map` divides its items for each worker, as in multiprocessing."""
+
+_Items: TypeAlias = list[Any] | tuple[Any, ...] | range
 
 
 class Pool(Base):
@@ -79,6 +86,7 @@ class Pool(Base):
             not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0
         ):
             raise ValueError("maxtasksperchild must be a positive int or None")
+        self._unfed = Unfed(self)
         self._launch(
             processes,
             "processes",
@@ -121,8 +129,40 @@ class Pool(Base):
         """
         return self.submit(func, *args, **kwds).result()
 
+    def apply_async(
+        self,
+        func: Callable[..., T],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},  # noqa: B006 -- the imitated signature
+        callback: Callable[[T], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+    ) -> AsyncResult[T]:
+        """Have a worker call ``func(*args, **kwds)``, and do not wait.
+
+        Parameters
+        ----------
+        func, args, kwds
+            The call.
+        callback : callable, optional
+            Called with the result.
+        error_callback : callable, optional
+            Called with the exception, if there is one. Both are called in a thread of this
+            process, one at a time.
+
+        Raises
+        ------
+        ValueError
+            The pool is closed.
+        """
+        return AsyncResult(self, self.submit(func, *args, **kwds), callback, error_callback)
+
     def map(
-        self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int | None = None
+        self,
+        func: Callable[[Any], T],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        progress: Progress = False,
     ) -> list[T]:
         """Call `func` with each item, in parallel, and wait for all results.
 
@@ -131,10 +171,14 @@ class Pool(Base):
         func : callable
             Takes one item.
         iterable : iterable
-            The items.
+            The items. All are taken before the first call.
         chunksize : int, optional
-            How many items go to a worker at a time. By default the items are divided into four
-            chunks for each worker.
+            How many items go to a worker at a time. By default as many as take about a
+            millisecond, as the calls turn out, and fewer towards the end: short calls are
+            bundled, long ones go to the workers one at a time.
+        progress : bool or dict
+            Show a progress bar on stderr, if that is a terminal; a dict has keywords for `tqdm`,
+            which has to be installed.
 
         Returns
         -------
@@ -149,48 +193,213 @@ class Pool(Base):
             The first, in order, that `func` raised; it is raised when all chunks have ended. The
             rest of its chunk is not called.
         """
-        return self._map(func, iterable, chunksize, star=False)
+        return self._map(func, iterable, chunksize, False, progress)
 
     def starmap(
         self,
         func: Callable[..., T],
         iterable: Iterable[Iterable[Any]],
         chunksize: int | None = None,
+        *,
+        progress: Progress = False,
     ) -> list[T]:
         """Like `map`, but call ``func(*item)``."""
-        return self._map(func, iterable, chunksize, star=True)
+        return self._map(func, iterable, chunksize, True, progress)
+
+    def map_async(
+        self,
+        func: Callable[[Any], T],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callable[[list[T]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        progress: Progress = False,
+    ) -> AsyncResult[list[T]]:
+        """Like `map`, but do not wait.
+
+        Parameters
+        ----------
+        func, iterable, progress
+            As for `map`.
+        chunksize : int, optional
+            As for `map`. By default, since nothing is known of the calls when they are sent, about
+            a 256th of the items, and fewer towards the end.
+        callback : callable, optional
+            Called once, with the list of all results; not if there are no items.
+        error_callback : callable, optional
+            Called once, with what `map` would raise. Both are called in a thread of this process,
+            one at a time.
+        """
+        return self._map_async(func, iterable, chunksize, callback, error_callback, False, progress)
+
+    def starmap_async(
+        self,
+        func: Callable[..., T],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[list[T]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        progress: Progress = False,
+    ) -> AsyncResult[list[T]]:
+        """Like `map_async`, but call ``func(*item)``."""
+        return self._map_async(func, iterable, chunksize, callback, error_callback, True, progress)
+
+    def imap(
+        self,
+        func: Callable[[Any], T],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        progress: Progress = False,
+    ) -> IMapIterator[T]:
+        """Like `map`, but lazily: an iterator over the results.
+
+        The iterable may be infinite. It is advanced here, and then whenever a result is asked
+        for, by who asks, so that at most 16 chunks for each worker have been taken from it whose
+        results have not been handed out: 4096 items for each worker where `chunksize` is not
+        given.
+
+        Parameters
+        ----------
+        func, progress
+            As for `map`.
+        iterable : iterable
+            The items. An exception that it raises is raised by the iterator, after the results of
+            the items before it; with a `chunksize`, after those of full chunks.
+        chunksize : int, optional
+            As for `map`, at most 256 by default. In multiprocessing the default is 1.
+
+        Returns
+        -------
+        IMapIterator
+            The results in order. What `func` raises for an item is raised in its place, and the
+            iteration can go on.
+
+        Raises
+        ------
+        ValueError
+            The pool is closed, or `chunksize` is less than 1.
+        """
+        return self._imap(func, iterable, chunksize, True, progress)
+
+    def imap_unordered(
+        self,
+        func: Callable[[Any], T],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        progress: Progress = False,
+    ) -> IMapIterator[T]:
+        """Like `imap`, but each chunk's results come when it has ended."""
+        return self._imap(func, iterable, chunksize, False, progress)
 
     def _map(
-        self, func: Callable[..., T], iterable: Iterable[Any], chunksize: int | None, star: bool
+        self,
+        func: Callable[..., T],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        star: bool,
+        progress: Progress,
     ) -> list[T]:
         self._check_running()
-        items: Sequence[Any]
-        items = iterable if isinstance(iterable, list | tuple | range) else list(iterable)
-        if chunksize is None:
-            chunksize = -(-len(items) // (self.workers * _TASKS_PER_WORKER)) or 1
-        elif chunksize < 1:
-            raise ValueError(f"Chunksize must be 1+, not {chunksize}")
-        futures: list[Any] = [
-            self.submit_chunk(func, items[start : start + chunksize], star)
-            for start in range(0, len(items), chunksize)
-        ]
-        results: list[T] = []
-        failure: BaseException | None = None
-        for number, future in enumerate(futures):
-            error = future.exception()
-            if error is None:
-                results.extend(future.result())
-            elif failure is None:
-                failure = error
-                first = number * chunksize
-                note_lost_items(error, first, min(chunksize, len(items) - first))
-            futures[number] = None  # its memory is free for others
-        if failure is None:
-            return results
+        items, bar = _sequence(iterable, chunksize, progress)
+        if bar is None and (chunksize is not None or self._in_worker):
+            sent = self._send_all(func, items, chunksize, star)
+            return _gather(sent)
+        results: list[Any] = [None] * len(items)
+        failure: tuple[int, BaseException] | None = None
+        flow = Flow(
+            self,
+            func,
+            Items(items),
+            Sizes(self.workers, chunksize),
+            star=star,
+            each=False,
+            ordered=False,
+            ahead=CHUNKS_AHEAD if chunksize is None else math.inf,
+        )
         try:
-            raise failure
+            while (chunk := flow.take()) is not None:
+                first, count, future = chunk.first, len(chunk.items), chunk.release()
+                error = ended_with(future)
+                if error is None:
+                    results[first : first + count] = future.result()
+                elif failure is None or first < failure[0]:
+                    failure = first, error
+                    note_lost_items(error, first, count)
+                if bar is not None:
+                    bar.update(count)
+            if flow.items.error is not None:
+                raise flow.items.error
+            if failure is not None:
+                raise failure[1]
+            return results
         finally:
-            del failure, error  # breaks a cycle with this frame
+            flow.cancel()
+            if bar is not None:
+                bar.close()
+            future = error = failure = None  # type: ignore[assignment] # breaks a cycle
+
+    def _send_all(
+        self, func: Callable[..., T], items: _Items, chunksize: int | None, star: bool
+    ) -> list[tuple[Any, int]]:
+        """Send all items at once; the chunks' futures, each with the number of its items."""
+        sizes: Iterable[int]
+        if chunksize is None:
+            sizes = guided_sizes(len(items), self.workers)
+        else:
+            sizes = itertools.repeat(chunksize, -(-len(items) // chunksize))
+        sent = []
+        start = 0
+        for size in sizes:
+            chunk = items[start : start + size]
+            sent.append((self.submit_chunk(func, chunk, star), len(chunk)))
+            start += size
+        return sent
+
+    def _map_async(
+        self,
+        func: Callable[..., T],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        callback: Callable[[list[T]], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+        star: bool,
+        progress: Progress,
+    ) -> AsyncResult[list[T]]:
+        self._check_running()
+        items, bar = _sequence(iterable, chunksize, progress)
+        sent = self._send_all(func, items, chunksize, star)
+        return MapResult(self, sent, callback, error_callback, bar)
+
+    def _imap(
+        self,
+        func: Callable[[Any], T],
+        iterable: Iterable[Any],
+        chunksize: int | None,
+        ordered: bool,
+        progress: Progress,
+    ) -> IMapIterator[T]:
+        self._check_running()
+        _check_chunksize(chunksize)
+        items = Items(iterable, whole=chunksize is not None)
+        bar = make_bar(progress, items.total)
+        sizes = Sizes(self.workers, chunksize, LARGEST_LAZY)
+        flow = Flow(self, func, items, sizes, star=False, each=True, ordered=ordered)
+        return IMapIterator(flow, bar, self._unfed)
+
+    def close(self) -> None:
+        """Take no more calls. Those that were submitted run, then the workers end.
+
+        The rest of the items of an unfinished `imap` is still taken as its results are, or by
+        `join()`.
+        """
+        if self._unfed.closing():
+            self._close_later()
+        else:
+            super().close()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until all jobs and workers have ended. Call `close` or `terminate` first.
@@ -212,6 +421,7 @@ class Pool(Base):
         """
         if self.check() == 0:
             raise ValueError("Pool is still running")
+        self._unfed.feed_all()
         return super().join(timeout)
 
     def __enter__(self) -> Self:
@@ -240,3 +450,42 @@ class Pool(Base):
 
     def _at_exit(self) -> None:
         self.terminate()
+
+
+def _gather(sent: list[tuple[_core.Future[list[T]], int]]) -> list[T]:
+    """Wait for all chunks; their results, or the first exception."""
+    results: list[T] = []
+    first = 0
+    failure: BaseException | None = None
+    sent.reverse()
+    while sent:
+        future, count = sent.pop()  # so that its memory is free for others
+        error = ended_with(future)
+        if error is None:
+            results.extend(future.result())
+        elif failure is None:
+            failure = error
+            note_lost_items(error, first, count)
+        first += count
+    if failure is None:
+        return results
+    try:
+        raise failure
+    finally:
+        del failure, error  # breaks a cycle with this frame
+
+
+def _check_chunksize(chunksize: int | None) -> None:
+    if chunksize is not None and chunksize < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunksize}")
+
+
+def _sequence(
+    iterable: Iterable[Any], chunksize: int | None, progress: Progress
+) -> tuple[_Items, Bar | None]:
+    """What a map needs before its first call: all items, and the bar."""
+    _check_chunksize(chunksize)
+    items: Any = iterable
+    if type(iterable) not in (list, tuple, range):
+        items = list(iterable)
+    return items, make_bar(progress, len(items))

@@ -1,4 +1,4 @@
-/* The worker's side of a job: read the function and its arguments, call, write what came of it. */
+/* The worker's side of a job: reads the function and its arguments, and calls. */
 #include "core.h"
 
 /* Arguments of a direct call that need no memory from the heap. */
@@ -72,9 +72,9 @@ static Py_ssize_t read_values(PyObject *function, Reader *reader, PyObject **val
 /* Everything that is left is one pickle. */
 static PyObject *read_pickle(PyObject *function, Reader *reader, const Source *source)
 {
-    PyObject *loaded = source ? buffers_loads(source, reader)
-                              : pickle_loads(reader->core, reader->next,
-                                             (size_t)(reader->end - reader->next), NULL);
+    PyObject *loaded = source->exporter ? buffers_loads(source, reader)
+                                        : pickle_loads(reader->core, reader->next,
+                                                       (size_t)(reader->end - reader->next), NULL);
     if (!loaded)
         note_reading(function);
     return loaded;
@@ -147,45 +147,7 @@ static PyObject *call_pickled(PyObject *function, bool keywords, Reader *reader,
     return result;
 }
 
-static PyObject *call_item(PyObject *function, PyObject *item, bool star)
-{
-    if (!star)
-        return PyObject_CallOneArg(function, item);
-    PyObject *args = PySequence_Tuple(item);
-    PyObject *result = args ? PyObject_Call(function, args, NULL) : NULL;
-    Py_XDECREF(args);
-    return result;
-}
-
-static PyObject *call_chunk(struct pool_job *job, PyObject *function, int form, Reader *reader,
-                            const Source *source)
-{
-    uint32_t part = 0;
-    PyObject *items = NULL;
-    if ((form & FORM_KIND) == FORM_CHUNK)
-        read_values(function, reader, &items, 1);
-    else
-        items = read_pickle(function, reader, source);
-    PyObject *iterator = items ? PyObject_GetIter(items) : NULL;
-    PyObject *results = iterator ? PyList_New(0) : NULL;
-    PyObject *item;
-    while (results && (item = PyIter_Next(iterator))) {
-        pool_job_part(job, part++);
-        PyObject *result = call_item(function, item, form & FORM_STAR);
-        Py_DECREF(item);
-        if (!result || PyList_Append(results, result) < 0)
-            Py_CLEAR(results);
-        Py_XDECREF(result);
-    }
-    if (PyErr_Occurred())
-        Py_CLEAR(results);
-    Py_XDECREF(iterator);
-    Py_XDECREF(items);
-    return results;
-}
-
-static PyObject *call(struct pool_job *job, PyObject *function, int form, Reader *reader,
-                      const Source *source)
+static PyObject *call(PyObject *function, int form, Reader *reader, const Source *source)
 {
     int kind = form & FORM_KIND;
     switch (kind) {
@@ -195,151 +157,35 @@ static PyObject *call(struct pool_job *job, PyObject *function, int form, Reader
     case FORM_PICKLED:
     case FORM_PICKLED_KEYWORDS:
         return call_pickled(function, kind == FORM_PICKLED_KEYWORDS, reader, source);
-    case FORM_CHUNK:
-    case FORM_PICKLED_CHUNK:
-        return call_chunk(job, function, form, reader, source);
     default:
         PyErr_SetString(PyExc_ValueError, "the form of a job in shared memory is unknown");
         return NULL;
     }
 }
 
-/* ---- What came of it ------------------------------------------------------------------------- */
-
-/* One tag, then bytes. 0, or -ENOMEM. */
-static int return_bytes(struct pool_job *job, int tag, const char *data, Py_ssize_t size)
+static int run_chunk(Reply *reply, PyObject *function, int form, Reader *reader,
+                     const Source *source)
 {
-    uint8_t *out = pool_job_reserve(job, (size_t)size + 1);
-    if (!out)
-        return -ENOMEM;
-    *out = (uint8_t)tag;
-    codec_copy(out + 1, data, (size_t)size, true);
-    return 0;
-}
-
-/* The last resort, when the exception could not be pickled, nor the one about that. */
-static int return_failure(struct pool_job *job, PyObject *exception)
-{
-    Py_ssize_t size = 0;
-    PyObject *text = PyUnicode_FromFormat("%s (its exception could not be sent): %S",
-                                          Py_TYPE(exception)->tp_name, exception);
-    const char *data = text ? PyUnicode_AsUTF8AndSize(text, &size) : NULL;
-    if (!data) {
-        PyErr_Clear();
-        data = Py_TYPE(exception)->tp_name;
-        size = (Py_ssize_t)strlen(data);
-    }
-    int status = return_bytes(job, TAG_FAILURE, data, size);
-    Py_XDECREF(text);
+    PyObject *items = NULL;
+    if ((form & FORM_KIND) == FORM_CHUNK)
+        read_values(function, reader, &items, 1);
+    else
+        items = read_pickle(function, reader, source);
+    Chunk chunk = {.core = reply->core, .function = function, .form = form};
+    int status = chunk_run(&chunk, reply, items);
+    Py_XDECREF(items);
     return status;
 }
 
-/* The exception that is set now, whatever it is: also SystemExit and KeyboardInterrupt end the job
- * only, as in concurrent.futures. */
-static int return_exception(Core *core, struct pool_job *job)
+static int run_call(Reply *reply, PyObject *function, int form, Reader *reader,
+                    const Source *source)
 {
-    PyObject *exception = errors_take();
-    PyObject *dumps = core_late(&core->dumps_exception, "libpool._pickling", "dumps_exception");
-    PyObject *pickled = dumps ? PyObject_CallOneArg(dumps, exception) : NULL;
-    int status;
-    if (pickled && PyBytes_CheckExact(pickled)) {
-        status =
-            return_bytes(job, TAG_EXCEPTION, PyBytes_AS_STRING(pickled), PyBytes_GET_SIZE(pickled));
-    } else {
-        PyErr_Clear();
-        status = return_failure(job, exception);
-    }
-    Py_XDECREF(pickled);
-    Py_DECREF(exception);
-    return status;
-}
-
-static int return_buffers(struct pool_job *job, PyObject *pickled, const Buffers *buffers,
-                          Py_ssize_t *size)
-{
-    size_t length = (size_t)PyBytes_GET_SIZE(pickled);
-    *size = (Py_ssize_t)buffers_end(buffers, 1, length);
-    uint8_t *out = pool_job_reserve(job, (size_t)*size);
-    if (!out)
-        return -ENOMEM;
-    *out = TAG_BUFFERS;
-    buffers_write(buffers, out, 1, PyBytes_AS_STRING(pickled), length);
-    return 0;
-}
-
-/* `known` are the Blocks that came with the arguments, so that the submitter has them, too. */
-static int return_pickled(Workers *workers, struct pool_job *job, PyObject *value, PyObject *known,
-                          Py_ssize_t *size)
-{
-    Buffers buffers;
-    int error = -1;
-    *size = 0;
-    if (buffers_begin(&buffers, workers->handle) < 0)
-        return -1;
-    PyObject *pickled = pickle_dumps(workers->core, value, false, &buffers);
-    if (pickled && PyList_GET_SIZE(buffers.list) == 0) {
-        *size = PyBytes_GET_SIZE(pickled);
-        error = return_bytes(job, TAG_PICKLE, PyBytes_AS_STRING(pickled), *size);
-    } else if (pickled && buffers_finish(&buffers, workers->handle,
-                                         known ? known : workers->core->nothing) == 0) {
-        error = return_buffers(job, pickled, &buffers, size);
-    }
-    Py_XDECREF(pickled);
-    buffers_clear(&buffers);
-    return error;
-}
-
-/* For one that is more than a little. */
-static int return_measured(Workers *workers, struct pool_job *job, PyObject *value, PyObject *known,
-                           Py_ssize_t *size)
-{
-    Met met = {.count = 0};
-    *size = codec_measure(value, &met);
-    if (*size < 0)
-        return return_pickled(workers, job, value, known, size);
-    uint8_t *out = pool_job_reserve(job, (size_t)*size);
-    if (!out)
-        return -ENOMEM;
-    Writer writer;
-    codec_begin(&writer, out, (size_t)*size, met.count == 0);
-    return codec_write(&writer, value) == CODEC_DONE ? 0 : -EIO;
-}
-
-/* 0, or -1 with an exception. */
-static int return_value(Workers *workers, struct pool_job *job, PyObject *value, PyObject *known)
-{
-    uint8_t small[SMALL_PAYLOAD];
-    Writer writer;
-    codec_begin(&writer, small, sizeof small, false);
-    Py_ssize_t size;
-    int error;
-    switch (codec_write(&writer, value)) {
-    case CODEC_DONE:
-        size = writer.next - small;
-        error = pool_job_return(job, small, (size_t)size);
-        break;
-    case CODEC_FULL:
-        error = return_measured(workers, job, value, known, &size);
-        break;
-    default:
-        error = return_pickled(workers, job, value, known, &size);
-    }
-    if (error < 0 && !PyErr_Occurred())
-        PyErr_Format(PyExc_MemoryError,
-                     "the pool has no shared memory left for a result of %zd bytes", size);
-    return error < 0 ? -1 : 0;
-}
-
-static void note_result(PyObject *function, PyObject *result)
-{
-    if (PyErr_ExceptionMatches(PyExc_MemoryError))
-        return;
-    PyObject *what = errors_repr(result);
-    PyObject *whose = errors_repr(function);
-    if (what && whose)
-        errors_note("the result of %U can't be pickled: %U", whose, what);
-    Py_XDECREF(what);
-    Py_XDECREF(whose);
+    PyObject *result = call(function, form, reader, source);
+    int error = result ? reply_value(reply, result) : -1;
+    if (error < 0 && result)
+        reply_note_result(function, result);
+    Py_XDECREF(result);
+    return error < 0 ? reply_exception(reply) : 0;
 }
 
 /* ---- The job --------------------------------------------------------------------------------- */
@@ -368,28 +214,25 @@ static void close_source(Source *source, struct pool_job *job)
 int call_run(void *context, struct pool_job *job)
 {
     Workers *workers = context;
-    Core *core = workers->core;
     size_t size = 0;
     const uint8_t *data = pool_job_argument(job, &size);
-    Reader reader = {.core = core, .next = data, .end = data + size};
+    Reader reader = {.core = workers->core, .next = data, .end = data + size};
     Source source = {0};
-    PyObject *function = NULL, *result = NULL;
+    Reply reply = {.workers = workers, .core = workers->core, .job = job};
+    PyObject *function = NULL;
     int form = codec_read_byte(&reader);
-    bool beside = form >= 0 && (form & FORM_BUFFERS);
-    if (beside && open_source(&source, workers, data, size, form) < 0)
+    if (form >= 0 && (form & FORM_BUFFERS) && open_source(&source, workers, data, size, form) < 0)
         form = -1;
     if (form >= 0 && !(function = read_callable(workers, pool_job_target(job), form, &reader)))
         note_reading(NULL);
-    if (function)
-        result = call(job, function, form, &reader, beside ? &source : NULL);
-    int status = 0;
-    if (!result) {
-        status = return_exception(core, job);
-    } else if (return_value(workers, job, result, source.opened) < 0) {
-        note_result(function, result);
-        status = return_exception(core, job);
-    }
-    Py_XDECREF(result);
+    int kind = form & FORM_KIND, status;
+    reply.known = source.opened;
+    if (!function)
+        status = reply_exception(&reply);
+    else if (kind == FORM_CHUNK || kind == FORM_PICKLED_CHUNK)
+        status = run_chunk(&reply, function, form, &reader, &source);
+    else
+        status = run_call(&reply, function, form, &reader, &source);
     Py_XDECREF(function);
     close_source(&source, job);
     return status;

@@ -111,8 +111,11 @@ static Py_ssize_t measure(PyObject *value, Met *met, bool nested)
         return -1;
     if (type == &PyTuple_Type)
         return measure_items(((PyTupleObject *)value)->ob_item, PyTuple_GET_SIZE(value), met);
-    if (type == &PyList_Type)
-        return measure_items(((PyListObject *)value)->ob_item, PyList_GET_SIZE(value), met);
+    if (type == &PyList_Type) {
+        PyObject *const *items = ((PyListObject *)value)->ob_item;
+        Py_ssize_t size = array_measure(items, PyList_GET_SIZE(value));
+        return size ? size : measure_items(items, PyList_GET_SIZE(value), met);
+    }
     return measure_dict(value, met);
 }
 
@@ -227,9 +230,12 @@ static int write_value(Writer *writer, PyObject *value, bool nested)
     if (type == &PyTuple_Type)
         return write_items(writer, TAG_TUPLE, ((PyTupleObject *)value)->ob_item,
                            PyTuple_GET_SIZE(value));
-    if (type == &PyList_Type)
-        return write_items(writer, TAG_LIST, ((PyListObject *)value)->ob_item,
-                           PyList_GET_SIZE(value));
+    if (type == &PyList_Type) {
+        PyObject *const *items = ((PyListObject *)value)->ob_item;
+        if (array_write(writer, items, PyList_GET_SIZE(value)))
+            return CODEC_DONE;
+        return write_items(writer, TAG_LIST, items, PyList_GET_SIZE(value));
+    }
     return write_dict(writer, value);
 }
 
@@ -427,6 +433,8 @@ static PyObject *read_value(Reader *reader, int depth)
         return read_dict(reader, depth);
     case TAG_RANGE:
         return read_range(reader);
+    case TAG_ARRAY:
+        return array_read(reader);
     default:
         return damaged();
     }

@@ -136,6 +136,35 @@ static void deliver_ended(Handle *handle)
     Py_XDECREF(futures);
 }
 
+int collector_defer(Handle *handle, Future *future, PyObject *callback)
+{
+    PyObject *pair = PyTuple_Pack(2, future, callback);
+    if (!handle->deferred)
+        handle->deferred = PyList_New(0);
+    int failed = pair && handle->deferred ? PyList_Append(handle->deferred, pair) : -1;
+    Py_XDECREF(pair);
+    if (failed < 0 || collector_start(handle) < 0)
+        return -1;
+    handle_wake(handle);
+    return 0;
+}
+
+/* Callbacks of futures that were final when they were added. */
+static void call_deferred(Handle *handle)
+{
+    while (handle->deferred) {
+        PyObject *pairs = handle->deferred;
+        handle->deferred = NULL; /* a callback may add more */
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(pairs); i++) {
+            PyObject *pair = PyList_GET_ITEM(pairs, i);
+            Future *future = (Future *)PyTuple_GET_ITEM(pair, 0);
+            if (watch_run_callback(future, PyTuple_GET_ITEM(pair, 1)) < 0)
+                PyErr_WriteUnraisable((PyObject *)future);
+        }
+        Py_DECREF(pairs);
+    }
+}
+
 PyObject *collector_run(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     Handle *handle = (Handle *)self;
@@ -176,7 +205,9 @@ PyObject *collector_run(PyObject *self, PyObject *Py_UNUSED(unused))
             handle->sweep = false;
             deliver_ended(handle);
         }
-        if (PyDict_Size(handle->watched) == 0 && (handle->closed || pool_ended))
+        call_deferred(handle);
+        if (PyDict_Size(handle->watched) == 0 && !handle->deferred &&
+            (handle->closed || pool_ended))
             break;
     }
     /* Nothing runs between the look at `watched` and this, so what is watched next starts a new

@@ -6,6 +6,7 @@
  *   submit.c     Workers.submit and submit_chunk: from a Python call to a job
  *   functions.c  how functions travel, and the cache of those that were sent
  *   codec.c      values to bytes and back
+ *   array.c      the same for lists of numbers
  *   pickling.c   the same for what needs pickle
  *   buffers.c    large buffers beside a pickle
  *   block.c      Block: a Python object that looks after a piece of shared memory
@@ -21,6 +22,8 @@
  *   host.c       the worker's side: the hooks of pool_host
  *   call.c       the worker's side: runs one job
  *   native*.c    jobs that are C functions, see native.h
+ *   chunk.c      the same for a chunk of a map
+ *   reply.c      the worker's side: writes what came of a job
  *   errors.c     from negative errno to exceptions
  */
 #ifndef LIBPOOL_CORE_H
@@ -50,6 +53,7 @@
 #define COPY_WITHOUT_GIL 65536
 
 typedef struct Workers Workers;
+typedef struct Future Future;
 
 /* ---- The module's state ---------------------------------------------------------------------- */
 
@@ -89,6 +93,7 @@ typedef struct Core {
     PyObject *loads_exception;
     PyObject *broken_pool; /* libpool._errors.broken_pool */
     PyObject *worker_died;
+    PyObject *with_failures;
     PyObject *job_timeout;
     PyObject *native_out; /* libpool._native.Out, the base of InOut */
     PyObject *native_in_out;
@@ -148,11 +153,13 @@ typedef struct Handle {
     PyObject *ended;           /* list of those that were announced, for the collector */
     LoopReader *loops;         /* borrowed, a list: each leaves it before it is freed */
     PyObject *collector;       /* threading.Thread, the last one that ran, or NULL */
-    PyObject *blocks;  /* reference of a shared block (int) -> its Block's address, or NULL */
-    PyObject *pins;    /* job (int) -> the Blocks that it needs (tuple), or NULL */
-    PyObject *orphans; /* keys of `pins` whose jobs have no future any more, or NULL */
-    bool collecting;   /* it runs, or is being started */
-    bool in_collector; /* it runs */
+    PyObject *blocks;   /* reference of a shared block (int) -> its Block's address, or NULL */
+    PyObject *pins;     /* job (int) -> the Blocks that it needs (tuple), or NULL */
+    PyObject *orphans;  /* keys of `pins` whose jobs have no future any more, or NULL */
+    PyObject *deferred; /* list of (future, callback) for the collector to call, or NULL */
+    bool collecting;    /* it runs, or is being started */
+    bool in_collector;  /* it runs */
+    bool closing;       /* takes no more calls, but the chunks of those that it took */
     struct Handle *next_collecting;
     Workers *workers;      /* borrowed, NULL when they are gone */
     bool finishes_at_exit; /* the interpreter waits for what was submitted; else it terminates it */
@@ -175,6 +182,8 @@ void event_drain(int descriptor);
 int collector_start(Handle *handle);
 /* Waits for its end: 0 ended, 1 timed out, -1 exception. `timeout` as for Workers.join. */
 int collector_join(Handle *handle, double timeout);
+/* Has the collector call callback(future), for a future that is final. 0, or -1 with an exception. */
+int collector_defer(Handle *handle, Future *future, PyObject *callback);
 /* The method that the thread runs. */
 PyObject *collector_run(PyObject *self, PyObject *unused);
 /* Forgets a handle that is being freed. */
@@ -292,7 +301,7 @@ extern const struct pool_host host_hooks;
 
 /* The forms of a job's argument, in its first byte. */
 enum {
-    FORM_KIND = 0x0f,
+    FORM_KIND = 0x07,
     FORM_CALL = 0,             /* number of arguments: one byte; values */
     FORM_CALL_KEYWORDS = 1,    /* ...; number of keywords: one byte; values, then names */
     FORM_PICKLED = 2,          /* the pickled tuple of arguments */
@@ -303,10 +312,11 @@ enum {
     FORM_STAR = 0x20,   /* of a chunk: call function(*item) */
     FORM_BUFFERS = 0x40, /* of what is pickled: the pickle comes with buffers, see buffers.c */
     FORM_COPY = 0x80,    /* and they may be needed once more as they are: the job gets a copy */
+    FORM_EACH = 0x08,    /* of a chunk: an exception does not end it, see TAG_PARTIAL */
 };
 
-/* The first byte of a value. Results are one value, or one of the last three with all that
- * follows. */
+/* The first byte of a value. Results are one value, or one of the last ones, from TAG_PICKLE on,
+ * with all that follows. */
 enum {
     TAG_NONE,
     TAG_FALSE,
@@ -323,12 +333,15 @@ enum {
     TAG_TUPLE, /* count in 4 bytes, values */
     TAG_LIST,
     TAG_DICT,
+    TAG_ARRAY, /* a list of numbers, see array.c */
     TAG_RANGE, /* start, stop, step: 8 bytes each; only as the items of a chunk */
     TAG_PICKLE,
     TAG_BUFFERS,   /* a pickle with buffers, see buffers.c */
     TAG_EXCEPTION, /* as by libpool._pickling.dumps_exception */
     TAG_FAILURE,   /* UTF-8 text about an exception that could not be sent */
     TAG_NATIVE,    /* see native.h */
+    TAG_TIMED,     /* nanoseconds that a chunk took: 8 bytes; then a result of any other kind */
+    TAG_PARTIAL,   /* of FORM_EACH: (results, {index: exception by dumps_exception}) as a result */
 };
 
 /* Containers that have been met: one that comes again must be sent by pickle, which keeps
@@ -369,6 +382,8 @@ typedef struct Block Block;
 
 typedef struct Reader {
     Core *core;
+    Handle *handle;       /* of a result: the pool that it came from */
+    const uint8_t *begin; /* of a result: where the job's memory begins */
     const uint8_t *next;
     const uint8_t *end;
 } Reader;
@@ -456,6 +471,12 @@ PyObject *block_get(PyObject *module, PyObject *exporter);
 extern const char allocate_doc[];
 extern const char put_doc[];
 extern const char block_get_doc[];
+/* Lists of numbers (array.c). 0: this is none. */
+Py_ssize_t array_measure(PyObject *const *items, Py_ssize_t count);
+/* False: this is none, or there is no room for it; it is to be written item by item. */
+bool array_write(Writer *writer, PyObject *const *items, Py_ssize_t count);
+/* After the tag. */
+PyObject *array_read(Reader *reader);
 
 /* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
  * __main__, which may differ between the processes. With `buffers`, large ones are left out, see
@@ -499,9 +520,13 @@ struct Future {
     uint32_t generation;
     uint32_t function; /* the number of the function that runs, 0: see content */
     uint8_t state;
-    bool lent;   /* the result lies in the job's memory: a Block releases the job */
-    bool pinned; /* the job needs Blocks: Handle.pins */
+    bool lent;      /* the result lies in the job's memory: a Block releases the job */
+    bool pinned;    /* the job needs Blocks: Handle.pins */
+    uint16_t spent; /* how long a chunk ran, see outcome_spent(); or one of SPENT_... */
 };
+
+#define SPENT_UNKNOWN 0
+#define SPENT_NEVER_SENT UINT16_MAX /* there was no job: the call could not be pickled */
 
 typedef struct Watch {
     PyObject_HEAD
@@ -559,12 +584,16 @@ PyObject *future_function(Future *future);
 /* The final state of an ended job, and, as *content, its result or exception. -1: an exception was
  * raised that is not the job's. */
 int outcome_take(Future *future, PyObject **content);
+/* Future.spent as nanoseconds. */
+double outcome_spent(uint16_t spent);
 
 /* The future's watch, made if there is none. Borrowed. The future's job is then announced to the
  * collector, or has ended. NULL with an exception. */
 Watch *watch_of(Future *future);
 /* For a final future: calls what is in `callbacks`. 0, or -1 when one raised a BaseException. */
 int watch_run_callbacks(Future *future);
+/* Has the callback called when the future ends: 1. 0: it has ended. -1 with an exception. */
+int watch_add_callback(Future *future, PyObject *callback);
 /* Calls one; logs an Exception as concurrent.futures does. */
 int watch_run_callback(Future *future, PyObject *callback);
 /* Takes the future's condition: *condition, owned, or NULL when it has none. -1: exception. */
@@ -598,9 +627,43 @@ struct LoopReader {
 extern PyType_Spec awaited_spec;
 extern PyType_Spec loop_spec;
 
-/* ---- The worker's side (call.c) -------------------------------------------------------------- */
+/* ---- The worker's side (call.c, chunk.c, reply.c) -------------------------------------------- */
 
 int call_run(void *context, struct pool_job *job);
+
+/* What a worker writes about a job: a header of tags, then a value or an exception. */
+#define REPLY_HEADER 10
+typedef struct Reply {
+    Workers *workers;
+    Core *core;
+    PyObject *known; /* list of the Blocks that came with the arguments, or NULL for none: the
+                        submitter has these, too */
+    struct pool_job *job;
+    size_t header_size;
+    uint8_t header[REPLY_HEADER];
+} Reply;
+
+void reply_begin_timed(Reply *reply, int64_t nanoseconds);
+void reply_begin_partial(Reply *reply);
+/* 0, or -1 with an exception; then the call may be made again. */
+int reply_value(Reply *reply, PyObject *value);
+/* The exception that is set now, whatever it is: also SystemExit and KeyboardInterrupt end the job
+ * only, as in concurrent.futures. 0, or -ENOMEM. */
+int reply_exception(Reply *reply);
+/* bytes by dumps_exception; NULL, without an exception, when that failed. */
+PyObject *reply_pickle_exception(Core *core, PyObject *exception);
+/* Says of the exception that is set that this result could not be pickled. */
+void reply_note_result(PyObject *function, PyObject *result);
+
+typedef struct Chunk {
+    Core *core;
+    PyObject *function; /* borrowed */
+    int form;
+    PyObject *failures; /* of FORM_EACH: {index: exception as bytes}, NULL while there is none */
+} Chunk;
+
+/* Calls the function with each item and replies. `items` NULL: reading them raised what is set. */
+int chunk_run(Chunk *chunk, Reply *reply, PyObject *items);
 
 /* ---- Native functions (native.c, native_pack.c) ---------------------------------------------- */
 

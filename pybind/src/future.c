@@ -289,23 +289,29 @@ PyDoc_STRVAR(add_done_callback_doc, "add_done_callback($self, fn, /)\n--\n\n"
 
 static PyObject *future_add_done_callback(PyObject *self, PyObject *callback)
 {
-    Future *future = (Future *)self;
-    if (!future_ended(future)) {
-        Watch *watch = watch_of(future);
-        if (!watch)
-            return NULL;
-        /* Made before the look at the state: from there on nothing may run in between. */
-        PyObject *callbacks = PyObject_GetAttrString(self, "_done_callbacks");
-        if (!callbacks)
-            return NULL;
-        if (!future_ended(future)) {
-            int failed = PyList_Append(callbacks, callback);
-            Py_DECREF(callbacks);
-            return failed ? NULL : Py_NewRef(Py_None);
-        }
-        Py_DECREF(callbacks);
-    }
-    return watch_run_callback(future, callback) < 0 ? NULL : Py_NewRef(Py_None);
+    int added = watch_add_callback((Future *)self, callback);
+    if (added < 0 || (!added && watch_run_callback((Future *)self, callback) < 0))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(spent_doc, "_spent($self, /)\n--\n\n"
+"Return how many seconds a chunk ran, or None while that is not known, and if it has died.\n");
+
+static PyObject *future_spent(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    uint16_t spent = ((Future *)self)->spent;
+    if (spent == SPENT_UNKNOWN || spent == SPENT_NEVER_SENT)
+        Py_RETURN_NONE;
+    return PyFloat_FromDouble(outcome_spent(spent) / 1e9);
+}
+
+PyDoc_STRVAR(was_sent_doc, "_was_sent($self, /)\n--\n\n"
+"Return False if there never was a job, since the call could not be pickled.\n");
+
+static PyObject *future_was_sent(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    return PyBool_FromLong(((Future *)self)->spent != SPENT_NEVER_SENT);
 }
 
 static PyObject *future_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(unused))
@@ -345,6 +351,8 @@ static PyMethodDef future_methods[] = {
     {"cancel", future_cancel, METH_NOARGS, cancel_doc},
     {"kill", future_kill, METH_NOARGS, kill_doc},
     {"add_done_callback", future_add_done_callback, METH_O, add_done_callback_doc},
+    {"_spent", future_spent, METH_NOARGS, spent_doc},
+    {"_was_sent", future_was_sent, METH_NOARGS, was_sent_doc},
     {"__reduce__", future_reduce, METH_NOARGS, NULL},
     {NULL},
 };

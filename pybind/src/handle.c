@@ -74,6 +74,7 @@ static void handle_dealloc(PyObject *self)
     Py_XDECREF(handle->blocks);
     Py_XDECREF(handle->pins);
     Py_XDECREF(handle->orphans);
+    Py_XDECREF(handle->deferred);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -173,6 +173,7 @@ PyObject *future_failed(Core *core, PyObject *exception)
         return NULL;
     }
     future->state = FUTURE_EXCEPTION;
+    future->spent = SPENT_NEVER_SENT;
     future->content = exception;
     return (PyObject *)future;
 }

@@ -14,11 +14,31 @@ static PyObject *exception_of(Core *core, const uint8_t *data, size_t size)
     return exception;
 }
 
-/* A value that refers to the job's memory takes the job over. */
-static PyObject *decode_buffers(Future *future, Handle *handle, Reader *reader)
+/* A duration in 16 bits: 6 for the position of the highest bit, then the 10 that follow that bit.
+ * To a thousandth, which is better than it is measured. */
+static uint16_t pack_spent(uint64_t nanoseconds)
 {
-    struct pool_future job = future_job(future);
-    const uint8_t *begin = reader->next - 1; /* the tag */
+    unsigned position = 63 - (unsigned)__builtin_clzll(nanoseconds | 1);
+    uint64_t below = (nanoseconds | 1) - (UINT64_C(1) << position);
+    uint64_t fraction = position >= 10 ? below >> (position - 10) : below << (10 - position);
+    uint16_t packed = (uint16_t)(position << 10 | fraction);
+    if (packed == SPENT_UNKNOWN)
+        return 1;
+    return packed == SPENT_NEVER_SENT ? packed - 1 : packed;
+}
+
+double outcome_spent(uint16_t spent)
+{
+    double highest = (double)(UINT64_C(1) << (spent >> 10));
+    return highest + highest * (spent & 0x3ff) / 0x400;
+}
+
+/* A value that refers to the job's memory takes the job over. */
+static PyObject *decode_buffers(Future *future, Reader *reader)
+{
+    Handle *handle = reader->handle;
+    struct pool_future job = {handle->pool, future->index, future->generation};
+    const uint8_t *begin = reader->begin;
     Block *block = block_new(handle, (uint8_t *)(uintptr_t)begin, (size_t)(reader->end - begin));
     Source source = {.exporter = (PyObject *)block, .memory = begin, .handle = handle};
     PyObject *value = block ? buffers_loads(&source, reader) : NULL;
@@ -31,45 +51,78 @@ static PyObject *decode_buffers(Future *future, Handle *handle, Reader *reader)
 }
 
 /* What the future of a native function has for its content says how. */
-static PyObject *decode_native(Future *future, const uint8_t *data, size_t size)
+static PyObject *decode_native(Future *future, const Reader *reader)
 {
     PyObject *native = Py_XNewRef(future->content);
-    PyObject *value = native_decode(native, data, size);
+    PyObject *value = native_decode(native, reader->begin, (size_t)(reader->end - reader->begin));
     Py_XDECREF(native);
     return value;
 }
 
-/* The value or exception that the worker wrote; NULL with an exception. */
-static PyObject *decode(Future *future, Handle *handle, const uint8_t *data, size_t size,
-                        int *state)
+static PyObject *decode(Future *future, Reader *reader, int *state);
+
+static PyObject *decode_timed(Future *future, Reader *reader, int *state)
 {
-    Core *core = handle->core;
-    Reader reader = {.core = core, .next = data, .end = data + size};
+    size_t nanoseconds;
+    if (codec_read_size(reader, &nanoseconds) < 0)
+        return NULL;
+    future->spent = pack_spent(nanoseconds);
+    return decode(future, reader, state);
+}
+
+/* The list of results, with what says of them that there are none where their calls raised. */
+static PyObject *decode_partial(Future *future, Reader *reader, int *state)
+{
+    Core *core = reader->core;
+    PyObject *make = core_late(&core->with_failures, "libpool._errors", "with_failures");
+    PyObject *both = make ? decode(future, reader, state) : NULL;
+    PyObject *results = both && *state == FUTURE_RESULT ? PyObject_CallOneArg(make, both) : NULL;
+    if (both && *state != FUTURE_RESULT)
+        PyErr_SetString(PyExc_ValueError, "the data of this job in shared memory are damaged");
+    Py_XDECREF(both);
+    return results;
+}
+
+/* The value or exception that the worker wrote; NULL with an exception. */
+static PyObject *decode(Future *future, Reader *reader, int *state)
+{
+    Core *core = reader->core;
+    size_t left = (size_t)(reader->end - reader->next);
     *state = FUTURE_RESULT;
-    if (size > 0 && data[0] >= TAG_PICKLE) {
+    if (left > 0 && *reader->next >= TAG_PICKLE) {
         PyObject *text, *exception = NULL;
-        int tag = codec_read_byte(&reader);
+        int tag = codec_read_byte(reader);
+        left--;
         switch (tag) {
         case TAG_PICKLE:
-            return pickle_loads(core, reader.next, size - 1, NULL);
+            return pickle_loads(core, reader->next, left, NULL);
         case TAG_BUFFERS:
-            return decode_buffers(future, handle, &reader);
+            return decode_buffers(future, reader);
         case TAG_EXCEPTION:
             *state = FUTURE_EXCEPTION;
-            return exception_of(core, reader.next, size - 1);
+            return exception_of(core, reader->next, left);
         case TAG_FAILURE:
             *state = FUTURE_EXCEPTION;
-            text = PyUnicode_DecodeUTF8((const char *)reader.next, (Py_ssize_t)size - 1, "replace");
+            text = PyUnicode_DecodeUTF8((const char *)reader->next, (Py_ssize_t)left, "replace");
             if (text)
                 exception = PyObject_CallOneArg(PyExc_RuntimeError, text);
             Py_XDECREF(text);
             return exception;
         case TAG_NATIVE:
-            return decode_native(future, data, size);
+            return decode_native(future, reader);
+        case TAG_TIMED:
+            if (future->spent == SPENT_UNKNOWN) /* a second one is damage */
+                return decode_timed(future, reader, state);
+            break;
+        case TAG_PARTIAL:
+            /* One inside of another is damage. */
+            if (left > 0 && *reader->next < TAG_TIMED)
+                return decode_partial(future, reader, state);
+            break;
         }
-        reader.next--; /* an unknown tag: codec_read() complains */
+        reader->next--; /* an unknown tag: codec_read() complains */
     }
-    return codec_read(&reader);
+    return codec_read(reader);
 }
 
 static PyObject *exception_of_death(Core *core, int wait_status, PyObject *function)
@@ -99,8 +152,15 @@ static PyObject *take_finished(Future *future, Handle *handle, const struct pool
     const void *data;
     size_t size;
     int status = pool_future_result(job, &data, &size);
-    if (status == 0)
-        return decode(future, handle, data, size, state);
+    if (status == 0) {
+        Reader reader = {.core = handle->core,
+                         .handle = handle,
+                         .begin = data,
+                         .next = data,
+                         .end = (const uint8_t *)data + size};
+        future->spent = SPENT_UNKNOWN; /* it may be read twice: see future_collect() */
+        return decode(future, &reader, state);
+    }
     *state = FUTURE_EXCEPTION;
     if (status == -ENOMEM)
         PyErr_SetString(PyExc_MemoryError, "the pool has no shared memory left for the result");

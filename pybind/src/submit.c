@@ -390,6 +390,10 @@ PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     }
     if (check(workers, args[0]) < 0)
         return NULL;
+    if (workers->handle->closing) {
+        errors_set_submit(workers, -ESHUTDOWN, 0);
+        return NULL;
+    }
     if (native_check(workers->core, args[0]))
         return native_submit(workers, args, nargs, kwnames);
     if (kwnames && PyTuple_GET_SIZE(kwnames) == 0)
@@ -419,13 +423,16 @@ PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs
 }
 
 const char workers_submit_chunk_doc[] = PyDoc_STR(
-"submit_chunk($self, fn, items, star, /)\n--\n\n"
+"submit_chunk($self, fn, items, star, each=False, /)\n--\n\n"
 "Have a worker call fn(item) for each item, one after the other.\n\n"
 "Parameters\n----------\n"
 "fn : callable\n"
 "items : list, tuple or range\n"
 "star : bool\n"
-"    Call fn(*item) instead.\n\n"
+"    Call fn(*item) instead.\n"
+"each : bool\n"
+"    An exception does not end the chunk: a libpool._errors.Failed is in the place of the\n"
+"    result.\n\n"
 "Returns\n-------\n"
 "Future\n"
 "    Its result is the list of results. An exception ends the chunk, and is the future's.\n\n"
@@ -435,8 +442,8 @@ const char workers_submit_chunk_doc[] = PyDoc_STR(
 PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     Workers *workers = (Workers *)self;
-    if (nargs != 3) {
-        PyErr_Format(PyExc_TypeError, "submit_chunk() takes 3 arguments, got %zd", nargs);
+    if (nargs != 3 && nargs != 4) {
+        PyErr_Format(PyExc_TypeError, "submit_chunk() takes 3 or 4 arguments, got %zd", nargs);
         return NULL;
     }
     PyObject *items = args[1];
@@ -446,7 +453,8 @@ PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t
         return NULL;
     }
     int star = PyObject_IsTrue(args[2]);
-    if (star < 0 || check(workers, args[0]) < 0)
+    int each = nargs == 4 ? PyObject_IsTrue(args[3]) : 0;
+    if (star < 0 || each < 0 || check(workers, args[0]) < 0)
         return NULL;
     if (native_check(workers->core, args[0]))
         return native_submit_chunk(workers, args[0], items, star);
@@ -461,6 +469,8 @@ PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t
     if (make_chunk(workers, &payload, items, small) == 0) {
         if (star)
             payload.form |= FORM_STAR;
+        if (each)
+            payload.form |= FORM_EACH;
         future = send(workers, args[0], &payload, &travel);
     } else {
         note_argument(workers->core, args[0], &items, 1, NULL);

@@ -163,6 +163,21 @@ void watch_unlock(Core *core, PyObject *condition)
     Py_DECREF(condition);
 }
 
+int watch_add_callback(Future *future, PyObject *callback)
+{
+    if (future_ended(future))
+        return 0;
+    if (!watch_of(future))
+        return -1;
+    /* Made before the look at the state: from there on nothing may run in between. */
+    PyObject *callbacks = PyObject_GetAttrString((PyObject *)future, "_done_callbacks");
+    if (!callbacks)
+        return -1;
+    int added = future_ended(future) ? 0 : PyList_Append(callbacks, callback) == 0 ? 1 : -1;
+    Py_DECREF(callbacks);
+    return added;
+}
+
 int watch_run_callback(Future *future, PyObject *callback)
 {
     Core *core = PyType_GetModuleState(Py_TYPE(future));

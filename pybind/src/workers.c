@@ -320,6 +320,39 @@ static PyObject *workers_close(PyObject *self, PyObject *Py_UNUSED(unused))
     return none_or_error(self, error);
 }
 
+PyDoc_STRVAR(close_later_doc, "_close_later($self, /)\n--\n\n"
+"Take no more calls but those of submit_chunk(), until close().\n");
+
+static PyObject *workers_close_later(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    if (!pool_of(self))
+        return NULL;
+    ((Workers *)self)->handle->closing = true;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(when_done_doc, "_when_done($self, future, callback, /)\n--\n\n"
+"Have callback(future) called when the future ends, by the thread that tells of ends.\n\n"
+"Unlike with Future.add_done_callback(), in that thread also where the future has ended already;\n"
+"so one is called at a time. In a worker, which has no such thread, at once.\n");
+
+static PyObject *workers_when_done(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    Workers *workers = (Workers *)self;
+    if (nargs != 2 || !Py_IS_TYPE(args[0], workers->core->future_type)) {
+        PyErr_SetString(PyExc_TypeError, "_when_done() takes a libpool Future and a callback");
+        return NULL;
+    }
+    if (!pool_of(self))
+        return NULL;
+    Future *future = (Future *)args[0];
+    int added = watch_add_callback(future, args[1]);
+    if (added == 0)
+        added = workers->handle->in_worker ? watch_run_callback(future, args[1])
+                                           : collector_defer(workers->handle, future, args[1]);
+    return added < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 PyDoc_STRVAR(terminate_doc, "terminate($self, /)\n--\n\n"
 "End the pool now. Calls that wait or run are cancelled; all its processes are gone on return.\n");
 
@@ -474,7 +507,10 @@ PyDoc_STRVAR(check_doc, "check($self, /)\n--\n\n"
 static PyObject *workers_check(PyObject *self, PyObject *Py_UNUSED(unused))
 {
     struct pool *pool = pool_of(self);
-    return pool ? PyLong_FromLong(pool_check(pool)) : NULL;
+    if (!pool)
+        return NULL;
+    int error = pool_check(pool);
+    return PyLong_FromLong(error == 0 && ((Workers *)self)->handle->closing ? -ESHUTDOWN : error);
 }
 
 static PyObject *get_supervisor_pid(PyObject *self, void *Py_UNUSED(closure))
@@ -497,7 +533,14 @@ static PyObject *get_options(PyObject *self, void *Py_UNUSED(closure))
     return Py_BuildValue("(Li)", (long long)options->timeout, options->retries);
 }
 
+static PyObject *get_in_worker(PyObject *self, void *Py_UNUSED(closure))
+{
+    const Handle *handle = ((Workers *)self)->handle;
+    return PyBool_FromLong(handle && handle->in_worker);
+}
+
 static PyGetSetDef workers_properties[] = {
+    {"_in_worker", get_in_worker, NULL, "Is this process a worker of this very pool?", NULL},
     {"_options", get_options, NULL, "Options of calls: (timeout in ns or None, retries).", NULL},
     {"supervisor_pid", get_supervisor_pid, NULL,
      "The supervisor's process id, 0 when it has ended.", NULL},
@@ -516,6 +559,8 @@ static PyMethodDef workers_methods[] = {
     {"_put", workers_put, METH_O, put_doc},
     {"close", workers_close, METH_NOARGS, close_doc},
     {"terminate", workers_terminate, METH_NOARGS, terminate_doc},
+    {"_close_later", workers_close_later, METH_NOARGS, close_later_doc},
+    {"_when_done", (PyCFunction)(void (*)(void))workers_when_done, METH_FASTCALL, when_done_doc},
     {"join", (PyCFunction)(void (*)(void))workers_join, METH_VARARGS | METH_KEYWORDS, join_doc},
     {"_linger", workers_linger, METH_NOARGS, linger_doc},
     {"cancel_waiting", workers_cancel_waiting, METH_NOARGS, cancel_waiting_doc},

@@ -44,6 +44,7 @@ def give(kind: str, mark: str) -> Any:
         "str": mark,
         "bytes": mark.encode() * 20,
         "tuple": (1, mark, [None, True, -(1 << 40), {"k": 2.5, mark: b"v"}], "x" * 300),
+        "numbers": [mark, list(range(20)), [2.5] * 9, [1 << 40] * 9],
         "object": [Point(mark), {1, 2}, 1 << 100],
         "pickle": {mark, "b", 3, frozenset([1])},
     }[kind]
@@ -101,7 +102,7 @@ def damage(mark_parts: tuple[str, str], seed: int) -> int:
 # ---- In the host --------------------------------------------------------------------------------
 
 
-KINDS = ("str", "bytes", "tuple", "object", "pickle", "raise", "native", "natives")
+KINDS = ("str", "bytes", "tuple", "numbers", "object", "pickle", "raise", "native", "natives")
 memccpy = libpool.native(
     "libc.so.6",
     "memccpy",
@@ -121,8 +122,14 @@ def start(pool: libpool.Executor, kind: str, mark: str) -> libpool.Future[Any]:
 
 
 def once(pool: libpool.Executor, number: int, chance: random.Random, seen: Counter[str]) -> None:
+    kind = chance.choice(KINDS)
     parts = (f"mark-{number}", f"-{chance.randrange(1 << 32):08x}")
-    future = start(pool, chance.choice(KINDS), "".join(parts))
+    future: libpool.Future[Any]
+    if not kind.startswith("native") and chance.random() < 0.3:
+        items = [("str", "".join(parts)), (kind, "".join(parts))]
+        future = pool.submit_chunk(give, items, True, True)
+    else:
+        future = start(pool, kind, "".join(parts))
     while not future.done():
         pool.submit(abs, 0).result(30)  # done() leaves the result where it is
     try:

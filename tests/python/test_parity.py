@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import libpool
+from libpool._imap import IMapIterator
 
 FORK = multiprocessing.get_context("fork")
 
@@ -163,6 +164,38 @@ POOL_CALLS: dict[str, Callable[[Any], Any]] = {
     "starmap": lambda pool: pool.starmap(pow, [(1, 2), [3, 4], iter((5, 6))][:2]),
     "starmap of bad items": lambda pool: pool.starmap(abs, [1, 2]),
     "starmap chunksize": lambda pool: pool.starmap(operator.add, [(1, 2)] * 10, 4),
+    "apply_async": lambda pool: pool.apply_async(echo, (1,), {"a": 2}).get(60),
+    "apply_async error": lambda pool: pool.apply_async(reciprocal, (0,)).get(),
+    "apply_async, no success": lambda pool: _waited(pool.apply_async(abs, "x")).successful(),
+    "apply_async, success": lambda pool: _waited(pool.apply_async(abs, (1,))).successful(),
+    "apply_async closed": lambda pool: (pool.close(), pool.apply_async(abs, (1,))),
+    "map_async": lambda pool: pool.map_async(abs, [3, -1, 2]).get(),
+    "map_async of nothing": lambda pool: pool.map_async(abs, [], callback=1 / 1).get(),
+    "map_async of no iterable": lambda pool: pool.map_async(abs, 5),
+    "map_async error": lambda pool: pool.map_async(reciprocal, [1, 0, 2]).get(),
+    "map_async closed": lambda pool: (pool.close(), pool.map_async(abs, [])),
+    "starmap_async": lambda pool: pool.starmap_async(pow, [(1, 2), [3, 4]], 1).get(),
+    "callbacks": lambda pool: _called_back(pool, abs, [1, -2]),
+    "error callbacks": lambda pool: _called_back(pool, reciprocal, [1, 0]),
+    "callbacks of nothing": lambda pool: _called_back(pool, abs, []),
+    "imap": lambda pool: list(pool.imap(abs, [3, -1, 2])),
+    "imap of nothing": lambda pool: list(pool.imap(abs, [])),
+    "imap of no iterable": lambda pool: list(pool.imap(abs, 5)),
+    "imap chunksize": lambda pool: list(pool.imap(abs, range(10), 3)),
+    "imap error": lambda pool: _outcomes(pool.imap(reciprocal, [1, 0, 2])),
+    "imap of a generator that fails": lambda pool: _outcomes(pool.imap(abs, generate(), 1)),
+    "imap in chunks of a generator that fails": lambda pool: outcome(
+        lambda: list(pool.imap(abs, generate(), 2))
+    ),
+    "imap closed": lambda pool: (pool.close(), pool.imap(abs, [])),
+    "imap, then close": lambda pool: _closed(pool, pool.imap(abs, range(1000))),
+    "imap, then close and join": lambda pool: _joined(pool, pool.imap(abs, range(10_000))),
+    "imap_unordered": lambda pool: sorted(pool.imap_unordered(abs, [3, -1, 2])),
+    "imap_unordered of no iterable": lambda pool: list(pool.imap_unordered(abs, 5)),
+    "imap_unordered closed": lambda pool: (pool.close(), pool.imap_unordered(abs, [])),
+    "map chunksize 0": lambda pool: type(_error(lambda: pool.imap(abs, [1], 0))),
+    "imap chunksize 0": lambda pool: pool.imap(abs, [1], 0),
+    "imap_unordered chunksize 0": lambda pool: pool.imap_unordered(abs, [1], 0),
     "pickle": lambda pool: pool.__reduce__(),
     "close": lambda pool: pool.close(),
     "close twice": lambda pool: (pool.close(), pool.close()),
@@ -176,6 +209,37 @@ POOL_CALLS: dict[str, Callable[[Any], Any]] = {
     "context": lambda pool: pool.__enter__() is pool and pool.__exit__(None, None, None),
     "closed, terminated": lambda pool: (pool.close(), pool.terminate()),
 }
+
+
+def _waited(result: Any) -> Any:
+    result.wait(60)
+    assert result.ready()
+    return result
+
+
+def _called_back(pool: Any, fn: Callable[[int], Any], items: list[int]) -> Any:
+    told: list[Any] = []
+    result = pool.map_async(fn, items, 1, told.append, lambda error: told.append(repr(error)))
+    result.wait(60)
+    return told
+
+
+def _outcomes(iterator: Any) -> list[tuple[str, Any]]:
+    found = []
+    while not found or found[-1][0] != "StopIteration":
+        found.append(outcome(lambda: next(iterator)))
+    return found
+
+
+def _closed(pool: Any, iterator: Any) -> list[Any]:
+    pool.close()
+    return [outcome(lambda: pool.apply(abs, (1,))), list(iterator)]
+
+
+def _joined(pool: Any, iterator: Any) -> list[Any]:
+    pool.close()
+    pool.join()
+    return list(iterator)
 
 
 @pytest.mark.parametrize("name", POOL_CALLS)
@@ -211,6 +275,10 @@ def test_pool_refuses_what_multiprocessing_pool_refuses(kwargs: Any) -> None:
         assert ours == (kind, text)
 
 
+MORE = {"self", "buffersize", "progress"}
+"""Parameters that only some have."""
+
+
 @pytest.mark.parametrize(
     "ours, theirs",
     [
@@ -219,6 +287,14 @@ def test_pool_refuses_what_multiprocessing_pool_refuses(kwargs: Any) -> None:
         (libpool.Pool.apply, multiprocessing.pool.Pool.apply),
         (libpool.Pool.map, multiprocessing.pool.Pool.map),
         (libpool.Pool.starmap, multiprocessing.pool.Pool.starmap),
+        (libpool.Pool.apply_async, multiprocessing.pool.Pool.apply_async),
+        (libpool.Pool.map_async, multiprocessing.pool.Pool.map_async),
+        (libpool.Pool.starmap_async, multiprocessing.pool.Pool.starmap_async),
+        (libpool.AsyncResult.get, multiprocessing.pool.AsyncResult.get),
+        (libpool.AsyncResult.wait, multiprocessing.pool.AsyncResult.wait),
+        (libpool.AsyncResult.ready, multiprocessing.pool.AsyncResult.ready),
+        (libpool.AsyncResult.successful, multiprocessing.pool.AsyncResult.successful),
+        (IMapIterator.next, multiprocessing.pool.IMapIterator.next),
         (libpool.Pool.close, multiprocessing.pool.Pool.close),
         (libpool.Pool.terminate, multiprocessing.pool.Pool.terminate),
     ],
@@ -227,7 +303,14 @@ def test_pool_refuses_what_multiprocessing_pool_refuses(kwargs: Any) -> None:
 def test_signatures_are_the_same(ours: Any, theirs: Any) -> None:
     def parameters(method: Any) -> list[tuple[str, Any, Any]]:
         found = inspect.signature(method).parameters.values()
-        names = [(p.name, p.kind, p.default) for p in found if p.name not in ("self", "buffersize")]
-        return names
+        return [(p.name, p.kind, p.default) for p in found if p.name not in MORE]
 
     assert parameters(ours) == parameters(theirs)
+
+
+@pytest.mark.parametrize("name", ["imap", "imap_unordered"])
+def test_signatures_differ_in_the_default_chunk_size_only(name: str) -> None:
+    ours = inspect.signature(getattr(libpool.Pool, name)).parameters
+    theirs = inspect.signature(getattr(multiprocessing.pool.Pool, name)).parameters
+    assert [name for name in ours if name not in MORE] == [n for n in theirs if n != "self"]
+    assert (ours["chunksize"].default, theirs["chunksize"].default) == (None, 1)

@@ -75,13 +75,8 @@ def _wait_if_first(x: int, started: Gate, held: Gate) -> object:
     return pass_gates(started, held, x) if x == 0 else x
 
 
-@pytest.mark.parametrize(
-    "items, chunksize, jobs",
-    [(1, None, 1), (8, None, 8), (9, None, 5), (100, None, 8), (100, 7, 15), (100, 1000, 1)],
-)
-def test_map_makes_as_many_chunks_as_multiprocessing(
-    pool: Pool, items: int, chunksize: int | None, jobs: int
-) -> None:
+@pytest.mark.parametrize("items, chunksize, jobs", [(100, 7, 15), (100, 1000, 1), (9, 1, 9)])
+def test_a_chunk_size_is_obeyed(pool: Pool, items: int, chunksize: int, jobs: int) -> None:
     pool.map(square, range(items), chunksize)
     assert pool.stats()["jobs_started"] == jobs
 
