@@ -506,6 +506,7 @@ def test_memory_that_is_full_is_waited_for() -> None:
         assert list(pool.imap(len, itertools.repeat(blob, 60), 1)) == [300_000] * 60
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_child_of_the_host_has_no_part_in_it(pool: Pool, method: str) -> None:
     iterators = [getattr(pool, method)(time.sleep, itertools.repeat(0.004), 1) for _ in range(2)]
     results: list[AsyncResult[Any]] = [
