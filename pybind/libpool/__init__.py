@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from libpool._core import Future, cpu_count, current
 from libpool._errors import BrokenPool, RemoteError, WorkerDied
+from libpool._stats import Stats, WorkerStats
 from libpool.executor import Executor
 from libpool.pool import Pool
 
@@ -23,7 +24,9 @@ __all__ = [
     "Future",
     "Pool",
     "RemoteError",
+    "Stats",
     "WorkerDied",
+    "WorkerStats",
     "__version__",
     "cpu_count",
     "current",

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from concurrent import futures
-from typing import Any, Final, ParamSpec, Protocol, Self, TypedDict, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
+
+from libpool._stats import Stats
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -13,18 +15,6 @@ class _Registry(Protocol):
     def describe(
         self, fn: Callable[..., Any], /
     ) -> tuple[bytes, tuple[tuple[Any, ...], ...] | None]: ...
-
-class Stats(TypedDict):
-    """What `Workers.stats` returns. It exists in this stub only."""
-
-    workers: int
-    alive: int
-    supervisor: int
-    jobs_started: int
-    jobs_retried: int
-    workers_started: int
-    memory: int
-    shared_limit: int
 
 class Future(futures.Future[_T]):
     def result(self, timeout: float | None = None) -> _T: ...
@@ -49,6 +39,7 @@ class Workers:
         retries: int = 0,
         memory_limit: int = 0,
         worker_jobs: int = 0,
+        name: str | None = None,
     ) -> None: ...
     def _view(self, timeout: int | None, retries: int, /) -> Self: ...
     def submit(

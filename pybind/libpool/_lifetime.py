@@ -54,6 +54,16 @@ def _checked_retries(retries: int) -> int:
     return number
 
 
+def _checked_name(name: str | None) -> str:
+    if name is None:
+        return "libpool"
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str or None, not {name!r}")
+    if not name or not name.isprintable():
+        raise ValueError(f"name must be printable and not empty, not {name!r}")
+    return name
+
+
 class Base(_core.Workers):
     """What `Pool` and `Executor` have in common."""
 
@@ -72,6 +82,7 @@ class Base(_core.Workers):
         timeout: float | None,
         retries: int,
         tasks: int | None,
+        name: str | None = None,
     ) -> None:
         """Start the workers.
 
@@ -91,6 +102,8 @@ class Base(_core.Workers):
             See `options`.
         tasks : int or None
             After how many jobs a worker is replaced; None: never.
+        name : str, optional
+            What `ps` and `top` show for the workers, with their numbers. Default: libpool.
         """
         workers = operator.index(workers)
         if workers > MAX_WORKERS:
@@ -103,13 +116,14 @@ class Base(_core.Workers):
         memory_limit = operator.index(memory_limit)
         if not 0 <= memory_limit < 1 << 63:
             raise ValueError(f"memory_limit must not be negative or huge, not {memory_limit}")
+        name = _checked_name(name)
         _flush()  # or each worker would print once more what waits in the buffers
         self._registry = registry = Registry()
         self._start(
             workers,
             shared_limit=shared_limit,
             start=functools.partial(
-                _begin_work, registry.token, memory_limit, initializer, tuple(initargs)
+                _begin_work, registry.token, memory_limit, initializer, tuple(initargs), name
             ),
             stop=_end_work,
             registry=registry,
@@ -117,6 +131,7 @@ class Base(_core.Workers):
             retries=_checked_retries(retries),
             memory_limit=memory_limit,
             worker_jobs=min(tasks or 0, (1 << 64) - 1),
+            name=name,
         )
         _running.add(self)
 
@@ -223,6 +238,7 @@ def _begin_work(
     memory_limit: int,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
+    name: str,
     worker: int,
 ) -> None:
     """The first thing that a worker does."""
@@ -233,10 +249,7 @@ def _begin_work(
         # A worker may be killed at any time, and what it has printed should be there all the same.
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _pickling.enter_worker(token, memory_limit)
-    name = f"libpool-{worker}"
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
-        comm.write(name)  # what ps and top show
-    _enter_multiprocessing(name)
+    _enter_multiprocessing(f"{name}-{worker}")
     if initializer is None:
         return
     try:

@@ -238,6 +238,7 @@ static int return_exception(Core *core, struct pool_job *job)
     PyObject *dumps = core_late(&core->dumps_exception, "libpool._pickling", "dumps_exception");
     PyObject *pickled = dumps ? PyObject_CallOneArg(dumps, exception) : NULL;
     int status;
+    pool_job_fail(job);
     if (pickled && PyBytes_CheckExact(pickled)) {
         status =
             return_bytes(job, TAG_EXCEPTION, PyBytes_AS_STRING(pickled), PyBytes_GET_SIZE(pickled));

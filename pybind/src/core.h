@@ -4,6 +4,7 @@
  *   module.c     the module, its state
  *   workers.c    Workers: the pool as Python sees it
  *   submit.c     Workers.submit and submit_chunk: from a Python call to a job
+ *   insight.c    Workers.stats
  *   functions.c  how functions travel, and the cache of those that were sent
  *   codec.c      values to bytes and back
  *   pickling.c   the same for what needs pickle
@@ -187,7 +188,7 @@ int functions_travel(Workers *workers, PyObject *function, Travel *travel);
 /* The function with this number. Borrowed; NULL, without an exception, when it is known no more. */
 PyObject *functions_find(FunctionCache *cache, uint32_t number);
 
-/* ---- Workers (workers.c, submit.c) ----------------------------------------------------------- */
+/* ---- Workers (workers.c, submit.c, insight.c) ------------------------------------------------ */
 
 struct Workers {
     PyObject_HEAD
@@ -212,6 +213,10 @@ extern PyType_Spec workers_spec;
 PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames);
 PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *workers_stats(PyObject *self, PyObject *unused);
+/* 0, or -1 with an exception. */
+int workers_get_stats(PyObject *self, struct pool_stats *stats);
+extern const char workers_stats_doc[];
 extern const char workers_submit_doc[];
 extern const char workers_submit_chunk_doc[];
 extern const struct pool_host host_hooks;

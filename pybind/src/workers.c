@@ -130,7 +130,7 @@ static bool note_main_thread(Handle *handle)
 
 PyDoc_STRVAR(start_doc,
 "_start($self, /, workers, *, shared_limit=0, start=None, stop=None, registry,\n"
-"       timeout=None, retries=0, memory_limit=0, worker_jobs=0)\n--\n\n"
+"       timeout=None, retries=0, memory_limit=0, worker_jobs=0, name=None)\n--\n\n"
 "Make the pool. Once only.\n\n"
 "Parameters\n----------\n"
 "workers : int\n"
@@ -150,7 +150,9 @@ PyDoc_STRVAR(start_doc,
 "memory_limit : int\n"
 "    Bytes of private memory that a worker may have more than at its start; 0: no limit.\n"
 "worker_jobs : int\n"
-"    After so many calls a worker is replaced; 0: never.\n\n"
+"    After so many calls a worker is replaced; 0: never.\n"
+"name : str or None\n"
+"    What ps and top show, with a number, for workers; None: libpool.\n\n"
 "Raises\n------\n"
 "ValueError\n"
 "    workers or shared_limit is out of range.\n"
@@ -159,20 +161,26 @@ PyDoc_STRVAR(start_doc,
 
 static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {(char *)"workers",     (char *)"shared_limit",
-                            (char *)"start",       (char *)"stop",
-                            (char *)"registry",    (char *)"timeout",
-                            (char *)"retries",     (char *)"memory_limit",
-                            (char *)"worker_jobs", NULL};
+    static char *names[] = {(char *)"workers",
+                            (char *)"shared_limit",
+                            (char *)"start",
+                            (char *)"stop",
+                            (char *)"registry",
+                            (char *)"timeout",
+                            (char *)"retries",
+                            (char *)"memory_limit",
+                            (char *)"worker_jobs",
+                            (char *)"name",
+                            NULL};
     Workers *workers = (Workers *)self;
     Py_ssize_t count;
     PyObject *limit = NULL, *start = NULL, *stop = NULL, *registry = NULL, *timeout = Py_None;
     unsigned long long memory_limit = 0, worker_jobs = 0;
     struct pool_config config;
     pool_config_init(&config);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOOOiKK:_start", names, &count, &limit,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOOOiKKz:_start", names, &count, &limit,
                                      &start, &stop, &registry, &timeout, &config.retries,
-                                     &memory_limit, &worker_jobs) ||
+                                     &memory_limit, &worker_jobs, &config.name) ||
         !parse_limit(timeout, &config.timeout))
         return NULL;
     config.memory_limit = memory_limit;
@@ -385,36 +393,6 @@ static PyObject *workers_cancel_waiting(PyObject *self, PyObject *Py_UNUSED(unus
 
 /* ---- Insight --------------------------------------------------------------------------------- */
 
-static int get_stats(PyObject *self, struct pool_stats *stats)
-{
-    struct pool *pool = pool_of(self);
-    if (!pool)
-        return -1;
-    *stats = (struct pool_stats){.size = sizeof *stats};
-    int error = pool_get_stats(pool, stats);
-    if (error < 0)
-        errors_set(((Workers *)self)->core, error);
-    return error < 0 ? -1 : 0;
-}
-
-PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
-"Return a dict: workers (as configured), alive, supervisor (pid, 0 when it has ended),\n"
-"jobs_started, jobs_retried, workers_started, memory and shared_limit (bytes).\n");
-
-static PyObject *workers_stats(PyObject *self, PyObject *Py_UNUSED(unused))
-{
-    struct pool_stats stats;
-    if (get_stats(self, &stats) < 0)
-        return NULL;
-    return Py_BuildValue("{s:i,s:i,s:l,s:K,s:K,s:K,s:K,s:K}", "workers", stats.workers, "alive",
-                         stats.alive, "supervisor", (long)stats.supervisor, "jobs_started",
-                         (unsigned long long)stats.jobs_started, "jobs_retried",
-                         (unsigned long long)stats.jobs_retried, "workers_started",
-                         (unsigned long long)stats.workers_started, "memory",
-                         (unsigned long long)stats.memory, "shared_limit",
-                         (unsigned long long)stats.shared_limit);
-}
-
 PyDoc_STRVAR(worker_pids_doc, "worker_pids($self, /)\n--\n\n"
 "Return the process ids of the workers that there are now.\n");
 
@@ -447,7 +425,7 @@ static PyObject *workers_check(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *get_supervisor_pid(PyObject *self, void *Py_UNUSED(closure))
 {
     struct pool_stats stats;
-    return get_stats(self, &stats) < 0 ? NULL : PyLong_FromLong((long)stats.supervisor);
+    return workers_get_stats(self, &stats) < 0 ? NULL : PyLong_FromLong((long)stats.supervisor);
 }
 
 static PyObject *get_workers(PyObject *self, void *Py_UNUSED(closure))
@@ -483,7 +461,7 @@ static PyMethodDef workers_methods[] = {
     {"terminate", workers_terminate, METH_NOARGS, terminate_doc},
     {"join", (PyCFunction)(void (*)(void))workers_join, METH_VARARGS | METH_KEYWORDS, join_doc},
     {"cancel_waiting", workers_cancel_waiting, METH_NOARGS, cancel_waiting_doc},
-    {"stats", workers_stats, METH_NOARGS, stats_doc},
+    {"stats", workers_stats, METH_NOARGS, workers_stats_doc},
     {"worker_pids", workers_worker_pids, METH_NOARGS, worker_pids_doc},
     {"check", workers_check, METH_NOARGS, check_doc},
     {NULL},
