@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from libpool import _core, _pickling
+from libpool import _core, _output, _pickling
 from libpool._functions import Registry
 
 __all__ = ["MAX_WORKERS", "Base"]
@@ -242,12 +242,10 @@ def _begin_work(
     worker: int,
 ) -> None:
     """The first thing that a worker does."""
+    _output.enter_worker()
     signal.set_wakeup_fd(-1)  # an event loop of the host has set it
     with contextlib.suppress(OSError), open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)  # what is typed is for the host
-    with contextlib.suppress(AttributeError, ValueError):  # what takes its place may lack it
-        # A worker may be killed at any time, and what it has printed should be there all the same.
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     _pickling.enter_worker(token, memory_limit)
     _enter_multiprocessing(f"{name}-{worker}")
     if initializer is None:
@@ -258,6 +256,7 @@ def _begin_work(
         logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
         _flush()
         os._exit(1)  # what the caller would do, but it would print the exception once more
+    _output.watch_streams()
 
 
 def _end_work() -> None:

@@ -336,5 +336,7 @@ int call_run(void *context, struct pool_job *job)
     }
     Py_XDECREF(result);
     Py_XDECREF(function);
+    if (core->printed)
+        host_flush(core);
     return status;
 }

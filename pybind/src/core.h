@@ -89,6 +89,7 @@ typedef struct Core {
     PyObject *pickle_protocol; /* 5 */
 
     Workers *current; /* in a worker: the pool that it belongs to */
+    bool printed;     /* in a worker: the streams may hold something since they were last flushed */
 } Core;
 
 extern PyModuleDef core_module;
@@ -419,9 +420,11 @@ void watch_announce(Future *future);
 /* Lets go of it; NULL is fine. Steals. */
 void watch_unlock(Core *core, PyObject *condition);
 
-/* ---- The worker's side (call.c) -------------------------------------------------------------- */
+/* ---- The worker's side (call.c, host.c) ---------------------------------------------------- */
 
 int call_run(void *context, struct pool_job *job);
+/* Writes what was printed and is not a whole line. No exception may be set. */
+void host_flush(Core *core);
 
 /* ---- Errors (errors.c) ----------------------------------------------------------------------- */
 

@@ -195,10 +195,20 @@ static PyObject *core_cpu_count(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
     return PyLong_FromLong(pool_cpu_count());
 }
 
+PyDoc_STRVAR(note_output_doc, "note_output($module, /)\n--\n\n"
+"In a worker: have the standard streams flushed when the running job ends.\n");
+
+static PyObject *core_note_output(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    ((Core *)PyModule_GetState(module))->printed = true;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef core_methods[] = {
     {"current", core_current, METH_NOARGS, current_doc},
     {"worker_index", core_worker_index, METH_NOARGS, worker_index_doc},
     {"cpu_count", core_cpu_count, METH_NOARGS, cpu_count_doc},
+    {"note_output", core_note_output, METH_NOARGS, note_output_doc},
     {NULL},
 };
 
