@@ -272,13 +272,17 @@ def _enter_multiprocessing(name: str) -> None:
 
     Queues and locks that were inherited depend on it, and logging asks for the name.
     """
-    if "multiprocessing.process" not in sys.modules or "multiprocessing.util" not in sys.modules:
+    if "multiprocessing.process" not in sys.modules:
         return
-    from multiprocessing import process, util
+    from multiprocessing import process
 
     this = process.BaseProcess(name=name)
     process._current_process = this  # type: ignore[attr-defined]
     process._children = set()  # type: ignore[attr-defined]
+    if "multiprocessing.util" not in sys.modules:
+        return
+    from multiprocessing import util
+
     util._finalizer_registry.clear()  # type: ignore[attr-defined]
     util._run_after_forkers()  # type: ignore[attr-defined]
 

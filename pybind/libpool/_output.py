@@ -68,8 +68,8 @@ def _forget_inherited(stream: Any, null: io.FileIO) -> None:
 def _flush_in_time(stream: io.TextIOWrapper) -> None:
     """Let lines be written as they are complete, and the rest when the job that printed it ends.
 
-    So lines of several workers do not get mixed up, whatever pieces they were printed in; also where
-    Python was told not to buffer (-u).
+    So lines of several workers do not get mixed up, whatever pieces they were printed in; also
+    where Python was told not to buffer (-u).
     """
     stream.reconfigure(line_buffering=True, write_through=False)
     write, flush = stream.write, stream.flush
@@ -90,5 +90,5 @@ def _flush_in_time(stream: io.TextIOWrapper) -> None:
             _core.note_output()
             return int(write_bytes(data))
 
-        buffer.write = write_bytes_and_note
-    stream.write = write_and_note  # type: ignore[method-assign, assignment]
+        buffer.__dict__["write"] = write_bytes_and_note
+    stream.__dict__["write"] = write_and_note
