@@ -9,9 +9,11 @@
  * own memory is another copy. All of this is for people who look: failure changes nothing.
  */
 #include <linux/prctl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,8 +24,9 @@
 #define TITLE_ROOM 512
 #define COMM_ROOM 16
 
-/* The kernel shows this memory as long as the process lives. */
-static char title[TITLE_ROOM];
+/* The kernel shows this memory as long as the process lives, if it is no part of a file's mapping,
+ * as a static array of a library may be. Made by the supervisor, for itself and the workers. */
+static char *title;
 
 /* Fields of /proc/self/stat, by their numbers in proc(5). */
 enum {
@@ -74,12 +77,19 @@ static bool move(const uint64_t fields[FIELDS], size_t length)
     return prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0) == 0;
 }
 
-static void show(const char *comm)
+__attribute__((format(printf, 2, 3))) static void show(const char *comm, const char *format, ...)
 {
     uint64_t fields[FIELDS] = {0};
-    size_t length = strlen(title), room;
+    size_t length, room;
+    va_list arguments;
 
     prctl(PR_SET_NAME, comm);
+    if (!title)
+        return;
+    va_start(arguments, format);
+    vsnprintf(title, TITLE_ROOM, format, arguments);
+    va_end(arguments);
+    length = strlen(title);
     if (!read_layout(fields) || move(fields, length))
         return;
     room = fields[ARG_END] - fields[ARG_START];
@@ -99,9 +109,13 @@ void title_set_supervisor(struct pool *pool)
         if (pool->command[i] == '\0')
             pool->command[i] = ' ';
     pool->command[length > 0 ? length : 0] = '\0';
-    snprintf(title, sizeof title, "%s supervisor: %s", pool->name, pool->command);
+    if (!title) {
+        title = mmap(NULL, TITLE_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (title == MAP_FAILED)
+            title = NULL;
+    }
     snprintf(comm, sizeof comm, "%.9s-watch", pool->name);
-    show(comm);
+    show(comm, "%s supervisor: %s", pool->name, pool->command);
 }
 
 void title_set_worker(const struct pool *pool, int worker)
@@ -111,6 +125,5 @@ void title_set_worker(const struct pool *pool, int worker)
     snprintf(number, sizeof number, "-%d", worker);
     snprintf(comm, sizeof comm, "%.*s%s", (int)(sizeof comm - 1 - strlen(number)), pool->name,
              number);
-    snprintf(title, sizeof title, "%s worker %d: %s", pool->name, worker, pool->command);
-    show(comm);
+    show(comm, "%s worker %d: %s", pool->name, worker, pool->command);
 }
