@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent import futures
-from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, final
 
 from libpool._stats import Stats
 
@@ -16,6 +16,7 @@ class _Registry(Protocol):
         self, fn: Callable[..., Any], /
     ) -> tuple[bytes, tuple[tuple[Any, ...], ...] | None]: ...
 
+@final
 class Future(futures.Future[_T]):
     def result(self, timeout: float | None = None) -> _T: ...
     def exception(self, timeout: float | None = None) -> BaseException | None: ...

@@ -14,6 +14,7 @@ from libpool._lifetime import Base
 
 __all__ = ["Pool"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _TASKS_PER_WORKER = 4
@@ -116,7 +117,7 @@ class Pool(Base):
         return self.submit(func, *args, **kwds).result()
 
     def map(
-        self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int | None = None
+        self, func: Callable[[S], T], iterable: Iterable[S], chunksize: int | None = None
     ) -> list[T]:
         """Call `func` with each item, in parallel, and wait for all results.
 
