@@ -98,6 +98,7 @@ def test_bytes_are_those_that_travel(workers: Any, size: int) -> None:
 
 
 def test_each_worker_tells_for_itself_and_the_sum_is_the_pools(pool: Pool) -> None:
+    until(lambda: pool.stats()["alive"] == 2)
     pool.map(send, [b"x" * 100] * 100, chunksize=1)
     stats = pool.stats()
     each = stats["per_worker"]
