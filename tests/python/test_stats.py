@@ -154,4 +154,5 @@ def test_a_job_sees_the_stats_of_its_pool(pool: Pool) -> None:
         stats = current.stats()
         return stats["jobs_running"], stats["alive"]
 
+    until(lambda: pool.stats()["alive"] == 2)
     assert pool.apply(look) == (1, 2)
