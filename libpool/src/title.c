@@ -3,10 +3,10 @@
  *   libpool-3           libpool worker 3: python script.py
  *   libpool-watch       libpool supervisor: python script.py
  *
- * The command line that the kernel shows is a range of the process's own memory. PR_SET_MM_MAP moves
- * it elsewhere, without privileges; the kernel wants the whole layout with it, and gives it in
- * /proc/self/stat. Where it can't be moved the range is overwritten, as far as it goes. The host's
- * own memory is another copy. All of this is for people who look: failure changes nothing.
+ * The command line that the kernel shows is a range of the process's own memory. PR_SET_MM_MAP
+ * moves it elsewhere, without privileges; the kernel wants the whole layout with it, and gives it
+ * in /proc/self/stat. Where it can't be moved the range is overwritten, as far as it goes. The
+ * host's own memory is another copy. All of this is for people who look: failure changes nothing.
  */
 #include <linux/prctl.h>
 #include <stdarg.h>

@@ -246,6 +246,10 @@ def _begin_work(
     signal.set_wakeup_fd(-1)  # an event loop of the host has set it
     with contextlib.suppress(OSError), open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)  # what is typed is for the host
+    if sys.stdin is not None and sys.stdin is sys.__stdin__:
+        # A thread of the host may be reading, with the buffer's lock; and what it has read ahead
+        # is the host's.
+        sys.stdin = open(0, closefd=False)
     _pickling.enter_worker(token, memory_limit)
     _enter_multiprocessing(f"{name}-{worker}")
     if initializer is None:

@@ -84,6 +84,8 @@ static void host_stop(void *context)
 static void host_release(void *context)
 {
     Workers *workers = context;
+    if (workers->core->printed) /* by a thread that a job has left */
+        host_flush(workers->core);
     workers->suspended = PyEval_SaveThread();
 }
 
