@@ -89,6 +89,8 @@ struct pool_config {
                                than when it started; 0: no limit. Allocations beyond it fail. */
     uint64_t worker_jobs;  /* a worker ends in an orderly way after so many jobs, and is
                                replaced; 0: never */
+    const char *name;      /* what ps and top show of workers: NAME-3, "NAME worker 3: command";
+                               copied, cut to 31 bytes; NULL: libpool */
 };
 
 /* Fills in the defaults: one worker per usable core, no limit of shared memory but the
@@ -249,6 +251,10 @@ POOL_API int pool_job_keep(struct pool_job *job, uint64_t *reference);
  * have options; for others it does nothing. */
 POOL_API void pool_job_part(struct pool_job *job, uint32_t part);
 
+/* Counts the job as failed in struct pool_stats, also if its status is 0: for who returns an error
+ * in another way. */
+POOL_API void pool_job_fail(struct pool_job *job);
+
 /* For interpreter hosts: what pool_commit_host() was given. */
 POOL_API uint64_t pool_job_target(const struct pool_job *job);
 POOL_API const void *pool_job_argument(const struct pool_job *job, size_t *size);
@@ -312,13 +318,35 @@ struct pool_stats {
     int alive;                /* worker processes there are now */
     pid_t supervisor;         /* 0 once it has ended */
     uint64_t jobs_started;    /* claimed by workers, over the pool's life */
-    uint64_t jobs_retried;    /* of these, claimed again after a worker's death */
+    uint64_t jobs_retried;    /* of these, put back for another try after a worker's death */
     uint64_t workers_started; /* including replacements */
     uint64_t memory;          /* shared memory committed now */
     uint64_t shared_limit;
+    uint64_t jobs_waiting; /* for a worker, now */
+    uint64_t jobs_running; /* now */
+    uint64_t jobs_done;    /* ended with status 0 */
+    uint64_t jobs_failed;  /* ended with another, or by pool_job_fail(), death or time-out */
+    uint64_t bytes_in;     /* arguments of the jobs that are done or have failed by themselves */
+    uint64_t bytes_out;    /* their results */
+    int64_t busy_time;     /* ns that workers have had a job, all together */
+    int64_t idle_time;     /* ns that they had none, or a job of theirs waited for another */
 };
 
+/* What one worker has done, and those that had its place before it. */
+struct pool_worker_stats {
+    size_t size; /* sizeof(struct pool_worker_stats), set by the caller */
+    pid_t pid;   /* 0: there is none now */
+    uint64_t jobs_started, jobs_running, jobs_done, jobs_failed, bytes_in, bytes_out;
+    int64_t busy_time, idle_time; /* ns, since it was ready for its first job */
+};
+
+/* A chunk of pool_map() is one job. Each number is right by itself; a job may end between two. Of a
+ * worker that dies between the end of a job and the count of it, one job may be counted wrongly.
+ * While jobs wait, each job that there is gets a look, some ns. Also in a job. -EINVAL: a size that
+ * this library does not know, or no such worker. -EXDEV. */
 POOL_API int pool_get_stats(struct pool *pool, struct pool_stats *stats);
+/* `worker` is 0 to workers-1. */
+POOL_API int pool_get_worker_stats(struct pool *pool, int worker, struct pool_worker_stats *stats);
 /* The pid of worker 0 to workers-1, 0 while it has none. */
 POOL_API pid_t pool_worker_pid(struct pool *pool, int worker);
 

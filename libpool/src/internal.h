@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "atomic.h"
 #include "function.h"
 #include "job.h"
 #include "libpool.h"
@@ -57,6 +58,11 @@ struct process {
      * job's end has been announced. */
     _Atomic uint32_t depth;
     _Atomic uint64_t stack[PROCESS_STACK];
+    /* What all workers that had this slot have done, on a cache line that only this one writes.
+     * Ended jobs, and the bytes of their arguments and results. */
+    alignas(64) _Atomic uint64_t jobs_done, jobs_failed, bytes_in, bytes_out;
+    /* Clocks, see stats.c: for how long they had no job to run; for how long there was one. */
+    _Atomic int64_t idle, lived;
 };
 
 enum role { ROLE_HOST, ROLE_SUPERVISOR, ROLE_WORKER };
@@ -76,6 +82,8 @@ struct pool {
     int64_t timeout; /* defaults of struct pool_options */
     int retries;
     uint64_t memory_limit, worker_jobs; /* as in struct pool_config */
+    char name[32];                      /* for people, as `command` is */
+    char command[384];                  /* supervisor, workers: the host's command line */
 
     enum role role;
     uint16_t self;  /* the process number: JOB_HOST, or worker + 1 */
@@ -114,7 +122,9 @@ struct pool_job {
     void *slice;
     size_t slice_room, slice_used;
     bool slice_overflow;
-    bool options; /* the slot has some */
+    bool options;    /* the slot has some */
+    bool failed;     /* counts as failed, whatever its status */
+    size_t returned; /* bytes of the result */
 };
 
 static inline struct control *pool_control(const struct pool *pool)
@@ -192,10 +202,27 @@ int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t 
 void process_die_with_supervisor(struct pool *pool);
 _Noreturn void worker_main(struct pool *pool, int worker);
 
+/* title.c: what ps and top show. The supervisor is first. */
+void title_set_supervisor(struct pool *pool);
+void title_set_worker(const struct pool *pool, int worker);
+
 /* limits.c: kills the workers of doomed and late jobs; `pids` are those of the workers, 0 for none.
  * Returns when to look again (ns). */
 int64_t limits_enforce(struct pool *pool, const pid_t *pids, int64_t now);
 int limits_set_memory(uint64_t bytes);
+
+/* stats.c: the clocks in a process slot. Starting one that runs, or stopping one that does not, has
+ * no effect. Times are ns of CLOCK_MONOTONIC. */
+void stats_begin(struct process *process, int64_t now);
+void stats_wait(struct process *process, int64_t since);
+void stats_resume(struct process *process, int64_t now);
+/* The worker has ended. */
+void stats_end(struct process *process, int64_t now);
+/* Adds to a counter that nobody else writes. */
+static inline void stats_add(_Atomic uint64_t *counter, uint64_t more)
+{
+    shared_store(counter, shared_load(counter, RELAXED) + more, RELAXED);
+}
 
 /* repair.c */
 void repair_worker(struct pool *pool, int worker, int wait_status);

@@ -65,6 +65,8 @@ static int run_chunk(struct pool_job *job, const void *argument, size_t size)
         item += chunk->item_size;
         output += chunk->result_size;
     }
+    if (result->status)
+        pool_job_fail(job);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -210,6 +211,7 @@ int pool_create(struct pool **out, const struct pool_config *config)
     pool->retries = config->retries;
     pool->memory_limit = config->memory_limit;
     pool->worker_jobs = config->worker_jobs;
+    snprintf(pool->name, sizeof pool->name, "%s", config->name ? config->name : "libpool");
     if (config->host)
         pool->host = *config->host;
     pool->self = JOB_HOST;
@@ -270,6 +272,7 @@ static void end_jobs(struct pool *pool, enum job_state state)
 static bool reap_supervisor(struct pool *pool, int timeout_ms)
 {
     struct pollfd poll_fd = {.fd = pool->supervisor_fd, .events = POLLIN};
+    int worker;
 
     if (atomic_load_explicit(&pool->gone, ACQUIRE))
         return true;
@@ -279,6 +282,8 @@ static bool reap_supervisor(struct pool *pool, int timeout_ms)
     while (waitpid(pool->supervisor_pid, NULL, 0) < 0 && errno == EINTR)
         ;
     atomic_store_explicit(&pool->gone, true, RELEASE);
+    for (worker = 0; worker < pool->workers; worker++)
+        stats_end(pool_process(pool, worker), system_now());
     return true;
 }
 
@@ -420,37 +425,4 @@ void pool_destroy(struct pool *pool)
         fork_unregister(pool);
     }
     free_pool(pool);
-}
-
-/* ---- Insight ---- */
-
-int pool_get_stats(struct pool *pool, struct pool_stats *stats)
-{
-    int worker;
-
-    if (pool_usable(pool) == -EXDEV)
-        return -EXDEV;
-    if (stats->size != sizeof *stats)
-        return -EINVAL;
-    memset(stats, 0, sizeof *stats);
-    stats->size = sizeof *stats;
-    stats->workers = pool->workers;
-    stats->supervisor = host_supervisor_alive(pool) ? pool->supervisor_pid : 0;
-    for (worker = 0; worker < pool->workers; worker++) {
-        stats->alive += stats->supervisor && pool_worker_pid(pool, worker) != 0;
-        stats->jobs_started += shared_load(&pool_process(pool, worker)->jobs_started, RELAXED);
-    }
-    stats->jobs_retried = shared_load(&pool_control(pool)->jobs_retried, RELAXED);
-    stats->workers_started = shared_load(&pool_control(pool)->workers_started, RELAXED);
-    stats->memory = segment_committed(&pool->segment);
-    stats->shared_limit = pool->segment.limit;
-    return 0;
-}
-
-pid_t pool_worker_pid(struct pool *pool, int worker)
-{
-    if (pool_usable(pool) == -EXDEV || worker < 0 || worker >= pool->workers ||
-        atomic_load_explicit(&pool->gone, ACQUIRE))
-        return 0;
-    return (pid_t)shared_load(&pool_process(pool, worker)->pid, ACQUIRE);
 }

@@ -6,6 +6,7 @@
 
 #include "atomic.h"
 #include "internal.h"
+#include "system.h"
 
 /* A worker is one process with one thread that runs jobs, and belongs to one pool. */
 static struct pool *current_pool;
@@ -57,6 +58,7 @@ _Noreturn void worker_main(struct pool *pool, int worker)
     fork_register(pool); /* for the processes that jobs fork */
     process_die_with_supervisor(pool);
     leave_interrupt_to_host();
+    title_set_worker(pool, worker);
     /* The supervisor writes it too, perhaps only when this worker's first job has ended. */
     shared_store(&process->pid, (uint32_t)getpid(), RELEASE);
     if (pool->host.start && pool->host.start(pool->host.context, pool, (unsigned)worker) != 0)
@@ -64,6 +66,7 @@ _Noreturn void worker_main(struct pool *pool, int worker)
     process_die_with_supervisor(pool);
     if (pool->memory_limit && limits_set_memory(pool->memory_limit) < 0)
         _exit(1);
+    stats_begin(process, system_now());
     shared_store(&process->started, 1, RELEASE);
     worker_loop(pool);
     if (pool->host.stop)

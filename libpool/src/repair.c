@@ -5,6 +5,7 @@
  */
 #include "atomic.h"
 #include "internal.h"
+#include "system.h"
 
 static void rescue(void *context, uint32_t index)
 {
@@ -57,11 +58,14 @@ static bool retry(struct pool *pool, uint32_t index, uint64_t word)
 static void end_running(struct pool *pool, uint16_t owner, uint32_t index, uint32_t generation)
 {
     unsigned flags = job_flags(shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE));
+    enum job_state state = flags & JOB_LATE     ? JOB_TIMEOUT
+                           : flags & JOB_KILLED ? JOB_CANCELLED
+                                                : JOB_DIED;
 
-    schedule_end(pool, index, generation, owner,
-                 flags & JOB_LATE     ? JOB_TIMEOUT
-                 : flags & JOB_KILLED ? JOB_CANCELLED
-                                      : JOB_DIED);
+    /* The dead had the slot's counters, and then whoever repairs. */
+    if (state != JOB_CANCELLED)
+        stats_add(&pool_process(pool, owner - 1)->jobs_failed, 1);
+    schedule_end(pool, index, generation, owner, state);
 }
 
 /* A job that the dead worker had on its stack: give it the end that is due, or finish telling. */
@@ -110,6 +114,7 @@ void repair_worker(struct pool *pool, int worker, int wait_status)
         arena_repair(&pool->arena, owner);
     }
     wake_busy(&pool_control(pool)->wake, worker);
+    stats_end(process, system_now());
     shared_store(&process->touched, 0, RELAXED);
     shared_store(&process->depth, 0, RELAXED);
     shared_store(&process->pid, 0, RELEASE);

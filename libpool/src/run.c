@@ -40,6 +40,7 @@ void *pool_job_reserve(struct pool_job *job, size_t size)
         return NULL;
     }
     drop_result(job);
+    job->returned = size;
     offset = inline_offset(payload_unpack(shared_load(&slot->argument, RELAXED)));
     room = job->options ? JOB_INLINE - sizeof(struct job_options) : JOB_INLINE;
     if (offset <= room && size <= room - offset) {
@@ -134,6 +135,23 @@ static _Noreturn void await_death(struct pool *pool)
         pause();
 }
 
+void pool_job_fail(struct pool_job *job)
+{
+    job->failed = true;
+}
+
+/* Before the job ends, so that whoever learns of its end finds it counted. `times` is 1; or the
+ * opposite, when it did not end so after all, since it is doomed or was given up. */
+static void count(struct pool *pool, const struct pool_job *job, int status, uint64_t times)
+{
+    struct process *process = pool_process(pool, pool->self - 1);
+
+    stats_add(status || job->failed ? &process->jobs_failed : &process->jobs_done, times);
+    stats_add(&process->bytes_in, job->size * times);
+    if (job->result.kind != PAYLOAD_NONE)
+        stats_add(&process->bytes_out, job->returned * times);
+}
+
 static int run_function(struct pool_job *job, bool host)
 {
     struct pool *pool = job->pool;
@@ -187,12 +205,15 @@ void worker_run(struct pool *pool, uint32_t index, uint32_t generation)
     if (status == 0)
         status = run_function(&job, argument.host);
     job.result.extra = (uint16_t)(int16_t)status;
+    count(pool, &job, status, 1);
     /* First the slot names the block, then the block is the job's, then the job ends. Death in
      * between leaves a running job, whose result the repair frees: as held, or as attached. */
     shared_store(&slot->result, payload_pack(job.result), RELEASE);
     if (job.result.kind == PAYLOAD_BLOCK)
         arena_attach(&pool->arena, job.result.block, pool->self, index);
     error = schedule_end(pool, index, generation, pool->self, JOB_FINISHED);
+    if (error)
+        count(pool, &job, status, UINT64_MAX);
     if (error == -ECANCELED)
         await_death(pool);
     if (error && job.result.kind == PAYLOAD_BLOCK)

@@ -53,7 +53,7 @@ void spin_init(struct spin *spin)
 void spin_begin(struct spin_wait *wait, struct spin *spin)
 {
     wait->spin = spin;
-    wait->start = system_now();
+    wait->start = wait->end = system_now();
     wait->round = 0;
 }
 
@@ -97,7 +97,8 @@ void spin_end(struct spin_wait *wait)
         return;
     /* A wait that spinning to the maximum would have covered: spin so long. Others: half as long
      * each time, down to a look or two. */
-    if (system_now() - wait->start < SPIN_MAX)
+    wait->end = system_now();
+    if (wait->end - wait->start < SPIN_MAX)
         budget = SPIN_MAX;
     else if (budget > BUDGET_MIN)
         budget /= 2;

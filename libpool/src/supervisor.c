@@ -95,6 +95,8 @@ static _Noreturn void end_now(struct supervisor *supervisor, int status)
             kill(supervisor->pids[worker], SIGKILL);
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
         ;
+    for (worker = 0; worker < supervisor->pool->workers; worker++)
+        stats_end(pool_process(supervisor->pool, worker), system_now());
     _exit(status);
 }
 
@@ -227,6 +229,7 @@ _Noreturn void supervisor_main(struct pool *pool)
     memset(&supervisor, 0, sizeof supervisor);
     supervisor.pool = pool;
     take_signals(&supervisor);
+    title_set_supervisor(pool);
     fds[0] = (struct pollfd){.fd = pool->host_fd, .events = POLLIN};
     fds[1] = (struct pollfd){.fd = pool->control_fd, .events = POLLIN};
     fds[2] = (struct pollfd){.fd = pool->life_fd, .events = POLLIN};

@@ -26,8 +26,7 @@ int64_t system_now(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Reads a small file as text: its length, or -1. */
-static ssize_t read_text(const char *path, char *text, size_t room)
+ssize_t system_read(const char *path, char *text, size_t room)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t length;
@@ -47,7 +46,7 @@ static int cgroup_path(const char *controller, char *path, size_t room)
     char text[4096];
     char *line, *save = NULL;
 
-    if (read_text("/proc/self/cgroup", text, sizeof text) < 0)
+    if (system_read("/proc/self/cgroup", text, sizeof text) < 0)
         return -1;
     for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         char *names = strchr(line, ':');
@@ -83,7 +82,7 @@ static void cgroup_walk(const char *controller, const char *file,
         snprintf(directory, sizeof directory, "%s%s%s%s", CGROUP_ROOT, *controller ? "/" : "",
                  controller, strcmp(path, "/") == 0 ? "" : path);
         if ((size_t)snprintf(name, sizeof name, "%s/%s", directory, file) < sizeof name &&
-            read_text(name, text, sizeof text) > 0)
+            system_read(name, text, sizeof text) > 0)
             visit(directory, text, context);
         slash = strrchr(path, '/');
         if (!slash || path[1] == '\0')
@@ -111,7 +110,7 @@ static void visit_cfs_quota(const char *directory, const char *text, void *conte
     char name[PATH_MAX], period[128], both[300];
 
     if ((size_t)snprintf(name, sizeof name, "%s/cpu.cfs_period_us", directory) < sizeof name &&
-        read_text(name, period, sizeof period) > 0) {
+        system_read(name, period, sizeof period) > 0) {
         snprintf(both, sizeof both, "%s %s", text, period);
         visit_cpu_max(directory, both, context);
     }
@@ -154,7 +153,7 @@ static void visit_left(const char *directory, const char *text, const char *usag
 
     if (sscanf(text, "%llu", &limit) != 1 ||
         (size_t)snprintf(name, sizeof name, "%s/%s", directory, usage) >= sizeof name ||
-        read_text(name, used, sizeof used) <= 0 || sscanf(used, "%llu", &now) != 1)
+        system_read(name, used, sizeof used) <= 0 || sscanf(used, "%llu", &now) != 1)
         return;
     now = now < limit ? limit - now : 0;
     if (now < *left)
@@ -187,7 +186,7 @@ uint64_t system_memory_available(void)
     unsigned long long kib;
     const char *line;
 
-    if (read_text("/proc/meminfo", text, sizeof text) > 0 &&
+    if (system_read("/proc/meminfo", text, sizeof text) > 0 &&
         (line = strstr(text, "MemAvailable:")) != NULL &&
         sscanf(line, "MemAvailable: %llu", &kib) == 1)
         bytes = kib * 1024;

@@ -67,6 +67,7 @@ struct spin {
 struct spin_wait {
     struct spin *spin;
     int64_t start; /* ns */
+    int64_t end;   /* after spin_end(): when that was, or `start` if it was not worth a look */
     unsigned round;
 };
 

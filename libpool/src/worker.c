@@ -90,10 +90,12 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
 static void idle(struct pool *pool, const struct watch *watch, bool hungry)
 {
     struct wake_words *words = &pool_control(pool)->wake;
+    struct process *process = pool_process(pool, pool->self - 1);
     struct spin_wait wait;
     bool found = false;
 
     spin_begin(&wait, &pool->spin);
+    stats_wait(process, wait.start);
     if (hungry && !pool->spinning && wake_count_spinning(words, pool->workers) < pool->spinners) {
         wake_spin(words, pool->self - 1);
         pool->spinning = true;
@@ -105,6 +107,8 @@ static void idle(struct pool *pool, const struct watch *watch, bool hungry)
     if (!found)
         park(pool, watch, hungry);
     spin_end(&wait);
+    /* Only after a sleep is the clock looked at for this. */
+    stats_resume(process, found || wait.end != wait.start ? wait.end : system_now());
 }
 
 int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t timeout)

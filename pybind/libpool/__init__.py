@@ -18,6 +18,7 @@ from libpool import shared
 from libpool._async_result import AsyncResult
 from libpool._core import Future, cpu_count, current
 from libpool._errors import BrokenPool, RemoteError, WorkerDied
+from libpool._stats import Stats, WorkerStats
 from libpool.executor import Executor
 from libpool.pool import Pool
 
@@ -35,7 +36,9 @@ __all__ = [
     "Out",
     "Pool",
     "RemoteError",
+    "Stats",
     "WorkerDied",
+    "WorkerStats",
     "__version__",
     "cpu_count",
     "current",

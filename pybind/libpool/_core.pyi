@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from concurrent import futures
-from typing import Any, Final, ParamSpec, Protocol, Self, TypedDict, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, final
+
+from libpool._stats import Stats
 
 from typing_extensions import Buffer
 
@@ -19,18 +21,7 @@ class _Registry(Protocol):
         self, fn: Callable[..., Any], /
     ) -> tuple[bytes, tuple[tuple[Any, ...], ...] | None]: ...
 
-class Stats(TypedDict):
-    """What `Workers.stats` returns. It exists in this stub only."""
-
-    workers: int
-    alive: int
-    supervisor: int
-    jobs_started: int
-    jobs_retried: int
-    workers_started: int
-    memory: int
-    shared_limit: int
-
+@final
 class Future(futures.Future[_T]):
     def result(self, timeout: float | None = None) -> _T: ...
     def exception(self, timeout: float | None = None) -> BaseException | None: ...
@@ -83,6 +74,7 @@ class Workers:
         memory_limit: int = 0,
         worker_jobs: int = 0,
         finishes_at_exit: bool = False,
+        name: str | None = None,
     ) -> None: ...
     def _view(self, timeout: int | None, retries: int, /) -> Self: ...
     def _allocate(self, size: int, /) -> _Block: ...
@@ -145,3 +137,4 @@ def worker_index() -> int: ...
 def cpu_count() -> int: ...
 def _get(buffer: Buffer, /) -> Any: ...
 def finish() -> None: ...
+def note_output() -> None: ...

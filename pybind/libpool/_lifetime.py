@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from libpool import _core, _pickling
+from libpool import _core, _output, _pickling
 from libpool._functions import Registry
 from libpool.shared import Shared
 
@@ -59,6 +59,16 @@ def _checked_retries(retries: int) -> int:
     return number
 
 
+def _checked_name(name: str | None) -> str:
+    if name is None:
+        return "libpool"
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str or None, not {name!r}")
+    if not name or not name.isprintable():
+        raise ValueError(f"name must be printable and not empty, not {name!r}")
+    return name
+
+
 class Base(_core.Workers):
     """What `Pool` and `Executor` have in common."""
 
@@ -80,6 +90,7 @@ class Base(_core.Workers):
         timeout: float | None,
         retries: int,
         tasks: int | None,
+        name: str | None = None,
     ) -> None:
         """Start the workers.
 
@@ -99,6 +110,8 @@ class Base(_core.Workers):
             See `options`.
         tasks : int or None
             After how many jobs a worker is replaced; None: never.
+        name : str, optional
+            What `ps` and `top` show for the workers, with their numbers. Default: libpool.
         """
         workers = operator.index(workers)
         if workers > MAX_WORKERS:
@@ -111,13 +124,14 @@ class Base(_core.Workers):
         memory_limit = operator.index(memory_limit)
         if not 0 <= memory_limit < 1 << 63:
             raise ValueError(f"memory_limit must not be negative or huge, not {memory_limit}")
+        name = _checked_name(name)
         _flush()  # or each worker would print once more what waits in the buffers
         self._registry = registry = Registry()
         self._start(
             workers,
             shared_limit=shared_limit,
             start=functools.partial(
-                _begin_work, registry.token, memory_limit, initializer, tuple(initargs)
+                _begin_work, registry.token, memory_limit, initializer, tuple(initargs), name
             ),
             stop=_end_work,
             registry=registry,
@@ -126,6 +140,7 @@ class Base(_core.Workers):
             memory_limit=memory_limit,
             worker_jobs=min(tasks or 0, (1 << 64) - 1),
             finishes_at_exit=self._finishes_at_exit,
+            name=name,
         )
         _running.add(self)
         global _newest
@@ -249,20 +264,20 @@ def _begin_work(
     memory_limit: int,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
+    name: str,
     worker: int,
 ) -> None:
     """The first thing that a worker does."""
+    _output.enter_worker()
     signal.set_wakeup_fd(-1)  # an event loop of the host has set it
     with contextlib.suppress(OSError), open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)  # what is typed is for the host
-    with contextlib.suppress(AttributeError, ValueError):  # what takes its place may lack it
-        # A worker may be killed at any time, and what it has printed should be there all the same.
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if sys.stdin is not None and sys.stdin is sys.__stdin__:
+        # A thread of the host may be reading, with the buffer's lock; and what it has read ahead
+        # is the host's.
+        sys.stdin = open(0, closefd=False)
     _pickling.enter_worker(token, memory_limit)
-    name = f"libpool-{worker}"
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
-        comm.write(name)  # what ps and top show
-    _enter_multiprocessing(name)
+    _enter_multiprocessing(f"{name}-{worker}")
     if initializer is None:
         return
     try:
@@ -271,6 +286,7 @@ def _begin_work(
         logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
         _end_work()  # what was logged may wait in a multiprocessing.Queue
         os._exit(1)  # what the caller would do, but it would print the exception once more
+    _output.watch_streams()
 
 
 def _end_work() -> None:
@@ -286,13 +302,17 @@ def _enter_multiprocessing(name: str) -> None:
 
     Queues and locks that were inherited depend on it, and logging asks for the name.
     """
-    if "multiprocessing.process" not in sys.modules or "multiprocessing.util" not in sys.modules:
+    if "multiprocessing.process" not in sys.modules:
         return
-    from multiprocessing import process, util
+    from multiprocessing import process
 
     this = process.BaseProcess(name=name)
     process._current_process = this  # type: ignore[attr-defined]
     process._children = set()  # type: ignore[attr-defined]
+    if "multiprocessing.util" not in sys.modules:
+        return
+    from multiprocessing import util
+
     util._finalizer_registry.clear()  # type: ignore[attr-defined]
     util._run_after_forkers()  # type: ignore[attr-defined]
 

@@ -19,6 +19,7 @@ import cloudpickle.cloudpickle as cloudpickle
 from libpool._errors import RemoteError, RemoteTraceback, short_repr
 from libpool._names import Chain, names_of
 from libpool._snapshot import DRIFTED, SAME, cell_contents, cells_of
+from libpool._sources import Lines, lines_of, remember
 
 if TYPE_CHECKING:
     from libpool._functions import Registry
@@ -160,7 +161,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 self._patched_cell(cell, names.tails_of(variable))
                 for variable, cell in cells_of(func)
             )
-        return reduced
+        lines = lines_of(func.__code__)
+        if lines is None:
+            return reduced
+        make, args, state, *between, set_state = reduced
+        return make, args, (lines, set_state, state), *between, _set_function_state
 
     def _patched_cell(self, cell: CellType, tails: list[Chain]) -> CellType:
         module = cell_contents(cell)
@@ -208,6 +213,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         known = [one.token for one in self._known_to if one.standing(cls) == SAME]
         where = (known, cls.__module__, cls.__qualname__)
         return _make_class, (make, args, where), (set_state, state), None, None, _set_class_state
+
+
+def _set_function_state(
+    function: FunctionType, state: tuple[Lines, Callable[[FunctionType, Any], object], Any]
+) -> None:
+    lines, set_state, inner = state
+    remember(lines)
+    set_state(function, inner)
 
 
 class PatchedModule:

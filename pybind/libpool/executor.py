@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from libpool import _core
 from libpool._errors import BrokenPool, note_lost_items
@@ -20,6 +20,12 @@ from libpool._processes import WorkerProcess, wait_for_any, worker_processes
 
 __all__ = ["Executor"]
 
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 T = TypeVar("T")
 
 _Sent = tuple[_core.Future[Any], int]
@@ -48,7 +54,10 @@ class Executor(Base, concurrent.futures.Executor):
     max_tasks_per_child : int, optional
         A worker is replaced after so many jobs. Default: never.
     thread_name_prefix : str
-        Kept as `name_prefix`. It may also come second, where `ThreadPoolExecutor` has it.
+        A name as `ThreadPoolExecutor` takes it, also in second place; kept as `name_prefix`.
+    name : str, optional
+        What ``ps`` and ``top`` show for the workers, with their number. Default:
+        `thread_name_prefix`, or ``libpool``.
     shared_limit : int
         The most shared memory, in bytes, that arguments and results may take; 0: what this
         machine or container has. Results that nobody has fetched count too: they take memory
@@ -78,6 +87,7 @@ class Executor(Base, concurrent.futures.Executor):
         *,
         max_tasks_per_child: int | None = None,
         thread_name_prefix: str = "",
+        name: str | None = None,
         shared_limit: int = 0,
         memory_limit: int = 0,
         timeout: float | None = None,
@@ -111,6 +121,7 @@ class Executor(Base, concurrent.futures.Executor):
             timeout=timeout,
             retries=retries,
             tasks=max_tasks_per_child,
+            name=name or thread_name_prefix or None,
         )
 
     _finishes_at_exit = True
@@ -133,6 +144,61 @@ class Executor(Base, concurrent.futures.Executor):
     def _processes(self) -> dict[int, WorkerProcess]:
         """The workers that there are now, by their process ids."""
         return worker_processes(self)
+
+    # None takes any number of iterables: it would hide what the others say of their items.
+    @overload  # type: ignore[override]
+    def map(
+        self,
+        fn: Callable[[A], T],
+        iterable: Iterable[A],
+        /,
+        *,
+        timeout: float | None = ...,
+        chunksize: int = ...,
+        buffersize: int | None = ...,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[[A, B], T],
+        iterable1: Iterable[A],
+        iterable2: Iterable[B],
+        /,
+        *,
+        timeout: float | None = ...,
+        chunksize: int = ...,
+        buffersize: int | None = ...,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[[A, B, C], T],
+        iterable1: Iterable[A],
+        iterable2: Iterable[B],
+        iterable3: Iterable[C],
+        /,
+        *,
+        timeout: float | None = ...,
+        chunksize: int = ...,
+        buffersize: int | None = ...,
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        iterable1: Iterable[Any],
+        iterable2: Iterable[Any],
+        iterable3: Iterable[Any],
+        iterable4: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = ...,
+        chunksize: int = ...,
+        buffersize: int | None = ...,
+    ) -> Iterator[T]: ...
 
     def map(
         self,

@@ -22,6 +22,7 @@ from libpool._progress import Bar, Progress, make_bar
 
 __all__ = ["Pool"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -55,6 +56,8 @@ class Pool(Base):
         goes over it gets `MemoryError`.
     timeout, retries
         For all jobs; see `options`.
+    name : str, optional
+        What ``ps`` and ``top`` show for the workers, with their number. Default: ``libpool``.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class Pool(Base):
         memory_limit: int = 0,
         timeout: float | None = None,
         retries: int = 0,
+        name: str | None = None,
     ) -> None:
         if processes is None:
             processes = _core.cpu_count()
@@ -97,6 +101,7 @@ class Pool(Base):
             timeout=timeout,
             retries=retries,
             tasks=maxtasksperchild,
+            name=name,
         )
 
     @staticmethod
@@ -158,8 +163,8 @@ class Pool(Base):
 
     def map(
         self,
-        func: Callable[[Any], T],
-        iterable: Iterable[Any],
+        func: Callable[[S], T],
+        iterable: Iterable[S],
         chunksize: int | None = None,
         *,
         progress: Progress = False,
@@ -208,8 +213,8 @@ class Pool(Base):
 
     def map_async(
         self,
-        func: Callable[[Any], T],
-        iterable: Iterable[Any],
+        func: Callable[[S], T],
+        iterable: Iterable[S],
         chunksize: int | None = None,
         callback: Callable[[list[T]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
@@ -248,8 +253,8 @@ class Pool(Base):
 
     def imap(
         self,
-        func: Callable[[Any], T],
-        iterable: Iterable[Any],
+        func: Callable[[S], T],
+        iterable: Iterable[S],
         chunksize: int | None = None,
         *,
         progress: Progress = False,
@@ -286,8 +291,8 @@ class Pool(Base):
 
     def imap_unordered(
         self,
-        func: Callable[[Any], T],
-        iterable: Iterable[Any],
+        func: Callable[[S], T],
+        iterable: Iterable[S],
         chunksize: int | None = None,
         *,
         progress: Progress = False,
@@ -376,8 +381,8 @@ class Pool(Base):
 
     def _imap(
         self,
-        func: Callable[[Any], T],
-        iterable: Iterable[Any],
+        func: Callable[[S], T],
+        iterable: Iterable[S],
         chunksize: int | None,
         ordered: bool,
         progress: Progress,

@@ -235,5 +235,7 @@ int call_run(void *context, struct pool_job *job)
         status = run_call(&reply, function, form, &reader, &source);
     Py_XDECREF(function);
     close_source(&source, job);
+    if (workers->core->printed)
+        host_flush(workers->core);
     return status;
 }

@@ -4,6 +4,7 @@
  *   module.c     the module, its state
  *   workers.c    Workers: the pool as Python sees it
  *   submit.c     Workers.submit and submit_chunk: from a Python call to a job
+ *   insight.c    Workers.stats
  *   functions.c  how functions travel, and the cache of those that were sent
  *   codec.c      values to bytes and back
  *   array.c      the same for lists of numbers
@@ -116,6 +117,7 @@ typedef struct Core {
     PyObject *nothing; /* () */
 
     Workers *current; /* in a worker: the pool that it belongs to */
+    bool printed;     /* in a worker: the streams may hold something since they were last flushed */
 
     struct Handle *collecting; /* those that have a collector, linked by `next_collecting` */
     /* The interpreter ends, and has waited for all pools: those that are left are terminated. */
@@ -262,7 +264,7 @@ int functions_travel(Workers *workers, PyObject *function, Travel *travel);
 /* The function with this number. Borrowed; NULL, without an exception, when it is known no more. */
 PyObject *functions_find(FunctionCache *cache, uint32_t number);
 
-/* ---- Workers (workers.c, submit.c) ----------------------------------------------------------- */
+/* ---- Workers (workers.c, submit.c, insight.c) ------------------------------------------------ */
 
 struct Workers {
     PyObject_HEAD
@@ -293,6 +295,10 @@ int submit_prepare(const Workers *workers, size_t size, bool release, struct poo
 /* The future that has the exception that is set now. A closed or broken pool goes first, and what
  * is no Exception goes to the caller: NULL. */
 PyObject *submit_failed(Workers *workers);
+PyObject *workers_stats(PyObject *self, PyObject *unused);
+/* 0, or -1 with an exception. */
+int workers_get_stats(PyObject *self, struct pool_stats *stats);
+extern const char workers_stats_doc[];
 extern const char workers_submit_doc[];
 extern const char workers_submit_chunk_doc[];
 extern const struct pool_host host_hooks;
@@ -627,9 +633,11 @@ struct LoopReader {
 extern PyType_Spec awaited_spec;
 extern PyType_Spec loop_spec;
 
-/* ---- The worker's side (call.c, chunk.c, reply.c) -------------------------------------------- */
+/* ---- The worker's side (call.c, chunk.c, reply.c, host.c) ------------------------------------ */
 
 int call_run(void *context, struct pool_job *job);
+/* Writes what was printed and is not a whole line. No exception may be set. */
+void host_flush(Core *core);
 
 /* What a worker writes about a job: a header of tags, then a value or an exception. */
 #define REPLY_HEADER 10

@@ -33,6 +33,13 @@ static void flush(const char *name)
     Py_DECREF(stream);
 }
 
+void host_flush(Core *core)
+{
+    core->printed = false;
+    flush("stdout");
+    flush("stderr");
+}
+
 /* Calls what the user of this module gave for the worker's start or end; tells its exception. */
 static int call_given(PyObject *callable, PyObject *argument)
 {
@@ -63,8 +70,7 @@ static int host_start(void *context, struct pool *pool, unsigned worker)
     else
         print_exception();
     Py_XDECREF(number);
-    flush("stdout");
-    flush("stderr");
+    host_flush(workers->core);
     return failed ? 1 : 0;
 }
 
@@ -72,13 +78,14 @@ static void host_stop(void *context)
 {
     Workers *workers = context;
     call_given(workers->stop, NULL);
-    flush("stdout");
-    flush("stderr");
+    host_flush(workers->core);
 }
 
 static void host_release(void *context)
 {
     Workers *workers = context;
+    if (workers->core->printed) /* by a thread that a job has left */
+        host_flush(workers->core);
     workers->suspended = PyEval_SaveThread();
 }
 

@@ -256,12 +256,22 @@ static PyObject *core_finish(PyObject *module, PyObject *Py_UNUSED(unused))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(note_output_doc, "note_output($module, /)\n--\n\n"
+"In a worker: have the standard streams flushed when the running job ends.\n");
+
+static PyObject *core_note_output(PyObject *module, PyObject *Py_UNUSED(unused))
+{
+    ((Core *)PyModule_GetState(module))->printed = true;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef core_methods[] = {
     {"current", core_current, METH_NOARGS, current_doc},
     {"worker_index", core_worker_index, METH_NOARGS, worker_index_doc},
     {"finish", core_finish, METH_NOARGS, finish_doc},
     {"cpu_count", core_cpu_count, METH_NOARGS, cpu_count_doc},
     {"_get", block_get, METH_O, block_get_doc},
+    {"note_output", core_note_output, METH_NOARGS, note_output_doc},
     {NULL},
 };
 

@@ -10,6 +10,7 @@ void reply_begin_timed(Reply *reply, int64_t nanoseconds)
 
 void reply_begin_partial(Reply *reply)
 {
+    pool_job_fail(reply->job);
     reply->header[reply->header_size++] = TAG_PARTIAL;
 }
 
@@ -65,6 +66,7 @@ static int reply_failure(Reply *reply, PyObject *exception)
 int reply_exception(Reply *reply)
 {
     PyObject *exception = errors_take();
+    pool_job_fail(reply->job);
     PyObject *pickled = reply_pickle_exception(reply->core, exception);
     int status = pickled ? reply_bytes(reply, TAG_EXCEPTION, PyBytes_AS_STRING(pickled),
                                        PyBytes_GET_SIZE(pickled))

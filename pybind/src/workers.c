@@ -147,7 +147,7 @@ static bool note_main_thread(Handle *handle)
 PyDoc_STRVAR(start_doc,
 "_start($self, /, workers, *, shared_limit=0, start=None, stop=None, registry,\n"
 "       timeout=None, retries=0, memory_limit=0, worker_jobs=0,\n"
-"       finishes_at_exit=False)\n--\n\n"
+"       finishes_at_exit=False, name=None)\n--\n\n"
 "Make the pool. Once only.\n\n"
 "Parameters\n----------\n"
 "workers : int\n"
@@ -170,7 +170,9 @@ PyDoc_STRVAR(start_doc,
 "    After so many calls a worker is replaced; 0: never.\n"
 "finishes_at_exit : bool\n"
 "    When nobody has the object any more and the interpreter ends: whether it waits for the\n"
-"    calls that were submitted, or cancels them.\n\n"
+"    calls that were submitted, or cancels them.\n"
+"name : str or None\n"
+"    What ps and top show, with a number, for workers; None: libpool.\n\n"
 "Raises\n------\n"
 "ValueError\n"
 "    workers or shared_limit is out of range.\n"
@@ -179,17 +181,12 @@ PyDoc_STRVAR(start_doc,
 
 static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {(char *)"workers",
-                            (char *)"shared_limit",
-                            (char *)"start",
-                            (char *)"stop",
-                            (char *)"registry",
-                            (char *)"timeout",
-                            (char *)"retries",
-                            (char *)"memory_limit",
-                            (char *)"worker_jobs",
-                            (char *)"finishes_at_exit",
-                            NULL};
+    static char *names[] = {(char *)"workers",     (char *)"shared_limit",
+                            (char *)"start",       (char *)"stop",
+                            (char *)"registry",    (char *)"timeout",
+                            (char *)"retries",     (char *)"memory_limit",
+                            (char *)"worker_jobs", (char *)"finishes_at_exit",
+                            (char *)"name",        NULL};
     Workers *workers = (Workers *)self;
     Py_ssize_t count;
     PyObject *limit = NULL, *start = NULL, *stop = NULL, *registry = NULL, *timeout = Py_None;
@@ -197,9 +194,10 @@ static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
     int finishes_at_exit = 0;
     struct pool_config config;
     pool_config_init(&config);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOOOiKKp:_start", names, &count, &limit,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOOOiKKpz:_start", names, &count, &limit,
                                      &start, &stop, &registry, &timeout, &config.retries,
-                                     &memory_limit, &worker_jobs, &finishes_at_exit) ||
+                                     &memory_limit, &worker_jobs, &finishes_at_exit,
+                                     &config.name) ||
         !parse_limit(timeout, &config.timeout))
         return NULL;
     config.memory_limit = memory_limit;
@@ -451,36 +449,6 @@ static PyObject *workers_cancel_waiting(PyObject *self, PyObject *Py_UNUSED(unus
 
 /* ---- Insight --------------------------------------------------------------------------------- */
 
-static int get_stats(PyObject *self, struct pool_stats *stats)
-{
-    struct pool *pool = pool_of(self);
-    if (!pool)
-        return -1;
-    *stats = (struct pool_stats){.size = sizeof *stats};
-    int error = pool_get_stats(pool, stats);
-    if (error < 0)
-        errors_set(((Workers *)self)->core, error);
-    return error < 0 ? -1 : 0;
-}
-
-PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
-"Return a dict: workers (as configured), alive, supervisor (pid, 0 when it has ended),\n"
-"jobs_started, jobs_retried, workers_started, memory and shared_limit (bytes).\n");
-
-static PyObject *workers_stats(PyObject *self, PyObject *Py_UNUSED(unused))
-{
-    struct pool_stats stats;
-    if (get_stats(self, &stats) < 0)
-        return NULL;
-    return Py_BuildValue("{s:i,s:i,s:l,s:K,s:K,s:K,s:K,s:K}", "workers", stats.workers, "alive",
-                         stats.alive, "supervisor", (long)stats.supervisor, "jobs_started",
-                         (unsigned long long)stats.jobs_started, "jobs_retried",
-                         (unsigned long long)stats.jobs_retried, "workers_started",
-                         (unsigned long long)stats.workers_started, "memory",
-                         (unsigned long long)stats.memory, "shared_limit",
-                         (unsigned long long)stats.shared_limit);
-}
-
 PyDoc_STRVAR(worker_pids_doc, "worker_pids($self, /)\n--\n\n"
 "Return the process ids of the workers that there are now.\n");
 
@@ -516,7 +484,7 @@ static PyObject *workers_check(PyObject *self, PyObject *Py_UNUSED(unused))
 static PyObject *get_supervisor_pid(PyObject *self, void *Py_UNUSED(closure))
 {
     struct pool_stats stats;
-    return get_stats(self, &stats) < 0 ? NULL : PyLong_FromLong((long)stats.supervisor);
+    return workers_get_stats(self, &stats) < 0 ? NULL : PyLong_FromLong((long)stats.supervisor);
 }
 
 static PyObject *get_workers(PyObject *self, void *Py_UNUSED(closure))
@@ -564,7 +532,7 @@ static PyMethodDef workers_methods[] = {
     {"join", (PyCFunction)(void (*)(void))workers_join, METH_VARARGS | METH_KEYWORDS, join_doc},
     {"_linger", workers_linger, METH_NOARGS, linger_doc},
     {"cancel_waiting", workers_cancel_waiting, METH_NOARGS, cancel_waiting_doc},
-    {"stats", workers_stats, METH_NOARGS, stats_doc},
+    {"stats", workers_stats, METH_NOARGS, workers_stats_doc},
     {"worker_pids", workers_worker_pids, METH_NOARGS, worker_pids_doc},
     {"check", workers_check, METH_NOARGS, check_doc},
     {NULL},

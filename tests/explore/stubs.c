@@ -63,7 +63,7 @@ void (*simulation_idle)(void);
 void spin_begin(struct spin_wait *wait, struct spin *spin)
 {
     wait->spin = spin;
-    wait->start = 0;
+    wait->start = wait->end = 0;
     if (simulation_idle)
         simulation_idle();
 }
@@ -77,6 +77,21 @@ bool spin_round(struct spin_wait *wait)
 void spin_end(struct spin_wait *wait)
 {
     (void)wait;
+}
+
+void stats_wait(struct process *process, int64_t since)
+{
+    (void)process, (void)since;
+}
+
+void stats_resume(struct process *process, int64_t now)
+{
+    (void)process, (void)now;
+}
+
+void stats_end(struct process *process, int64_t now)
+{
+    (void)process, (void)now;
 }
 
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout)

@@ -328,7 +328,7 @@ def test_a_view_has_the_same_methods_and_workers(workers: Any) -> None:
     assert view.submit(os.getpid).result() in workers.worker_pids()
     assert list(view.map(square, range(10))) == [x * x for x in range(10)]
     assert view.check() == 0
-    assert view.stats() == workers.stats()
+    assert view.stats()["jobs_started"] == workers.stats()["jobs_started"]
 
 
 def test_all_calls_of_a_pool_through_a_view(pool: Pool) -> None:
