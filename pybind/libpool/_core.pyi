@@ -4,10 +4,9 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, final
 
-from libpool._stats import Stats
-
 from typing_extensions import Buffer
 
+from libpool._stats import Stats
 from libpool.executor import Executor
 from libpool.pool import Pool
 
