@@ -12,7 +12,6 @@ PENDING = {
     "ProcessPoolSpawn*.*": "the start method spawn",
     "ProcessPoolForkserver*.*": "the start method forkserver",
     "FailingInitializerResourcesTest.*": "the start methods spawn and forkserver",
-    "With*TestPool*.*": "all of multiprocessing's Pool",
 }
 
 _ONE_JOB = "a worker's death and what pickle raises are that job's error, and the pool goes on"
