@@ -60,12 +60,20 @@ _count = itertools.count()
 
 
 class Registry:
-    """What the workers of one pool know. Make it right before the supervisor is forked."""
+    """What the workers of one pool know. Make it right before the supervisor is started.
 
-    def __init__(self) -> None:
-        self.snapshot = Snapshot()
-        self._host = os.getpid()
-        self.token = f"{self._host}-{next(_count)}"
+    Parameters
+    ----------
+    snapshot : Snapshot
+        What they know from the start.
+    token : str, optional
+        In a worker that is no fork of the host: that of the host's registry.
+    """
+
+    def __init__(self, snapshot: Snapshot, token: str | None = None) -> None:
+        self.snapshot = snapshot
+        self._host = os.getpid() if token is None else 0
+        self.token = token or f"{self._host}-{next(_count)}"
         self._known: dict[int, _Known] = {}
         _pickling.registries.add(self)
 
@@ -327,6 +335,8 @@ class Check(_Guarded):
     def _compare(self, state: ModuleState, name: str, value: object) -> None:
         """Compare what a module of the program has under a name with what it had."""
         before = state.values.get(name, _MISSING)
+        if value is not _MISSING and self.snapshot.lacks(state, name, value):
+            self._note(CHANGED if is_a(value, (FunctionType, type)) else DRIFTED)
         if value is before:
             return
         if before is not _MISSING or is_a(value, (FunctionType, type)):

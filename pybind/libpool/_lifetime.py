@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-from libpool import _core, _pickling
+from libpool import _core, _pickling, _spawn
 from libpool._functions import Registry
 
 __all__ = ["MAX_WORKERS", "Base"]
@@ -72,6 +72,7 @@ class Base(_core.Workers):
         timeout: float | None,
         retries: int,
         tasks: int | None,
+        context: Any = None,
     ) -> None:
         """Start the workers.
 
@@ -91,6 +92,8 @@ class Base(_core.Workers):
             See `options`.
         tasks : int or None
             After how many jobs a worker is replaced; None: never.
+        context : multiprocessing context, optional
+            See `_spawn.choose_method`.
         """
         workers = operator.index(workers)
         if workers > MAX_WORKERS:
@@ -103,20 +106,34 @@ class Base(_core.Workers):
         memory_limit = operator.index(memory_limit)
         if not 0 <= memory_limit < 1 << 63:
             raise ValueError(f"memory_limit must not be negative or huge, not {memory_limit}")
-        _flush()  # or each worker would print once more what waits in the buffers
-        self._registry = registry = Registry()
+        _spawn.refuse_in_preparation()
+        method = _spawn.choose_method(context)
+        initargs = tuple(initargs)
+        self._registry = registry = Registry(_spawn.make_snapshot(method))
+        start = launch = None
+        if method == "fork":
+            _flush()  # or each worker would print once more what waits in the buffers
+            start = functools.partial(
+                _begin_work, registry.token, memory_limit, initializer, initargs
+            )
+        else:
+            launch = _spawn.make_launch(
+                type(self), method, registry, memory_limit, initializer, initargs
+            )
+            # Their semaphores and shared memory live as long as they do, and replaced workers
+            # will ask for them.
+            self._initargs = initargs
         self._start(
             workers,
             shared_limit=shared_limit,
-            start=functools.partial(
-                _begin_work, registry.token, memory_limit, initializer, tuple(initargs)
-            ),
+            start=start,
             stop=_end_work,
             registry=registry,
             timeout=_nanoseconds(timeout),
             retries=_checked_retries(retries),
             memory_limit=memory_limit,
             worker_jobs=min(tasks or 0, (1 << 64) - 1),
+            launch=launch,
         )
         _running.add(self)
 
@@ -225,10 +242,21 @@ def _begin_work(
     initargs: tuple[Any, ...],
     worker: int,
 ) -> None:
-    """The first thing that a worker does."""
-    signal.set_wakeup_fd(-1)  # an event loop of the host has set it
+    """The first thing that a worker does which is a fork of the host."""
+    enter_worker(token, memory_limit, worker)
+    initialize(initializer, initargs)
+
+
+def detach_stdin() -> None:
+    """What is typed is for the host."""
     with contextlib.suppress(OSError), open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)  # what is typed is for the host
+        os.dup2(nothing.fileno(), 0)
+
+
+def enter_worker(token: str, memory_limit: int, worker: int) -> None:
+    """Make this process a worker."""
+    signal.set_wakeup_fd(-1)  # an event loop of the host has set it
+    detach_stdin()
     with contextlib.suppress(AttributeError, ValueError):  # what takes its place may lack it
         # A worker may be killed at any time, and what it has printed should be there all the same.
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -237,6 +265,10 @@ def _begin_work(
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
         comm.write(name)  # what ps and top show
     _enter_multiprocessing(name)
+
+
+def initialize(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    """Call the initializer, in a worker."""
     if initializer is None:
         return
     try:

@@ -42,7 +42,9 @@ _own_token: str | None = None
 """In a worker: the token of its pool's registry."""
 
 
-def dumps(obj: Any, known_to: Iterable[Registry] | None = None) -> bytes:
+def dumps(
+    obj: Any, known_to: Iterable[Registry] | None = None, kind: type[Pickler] | None = None
+) -> bytes:
     """Pickle anything that can be pickled, functions and classes also by value.
 
     Parameters
@@ -52,6 +54,8 @@ def dumps(obj: Any, known_to: Iterable[Registry] | None = None) -> bytes:
     known_to : iterable of Registry, optional
         The pools whose workers may get it: what all of these know is sent by reference. By
         default all pools of this process.
+    kind : type, optional
+        Of the pickler.
 
     Raises
     ------
@@ -59,17 +63,18 @@ def dumps(obj: Any, known_to: Iterable[Registry] | None = None) -> bytes:
         Whatever pickling raises, with a note that names the object.
     """
     known_to = list(registries) if known_to is None else list(known_to)
-    pickler = Pickler(known_to)
+    kind = kind or Pickler
+    pickler = kind(known_to)
     try:
         return pickler.dumps(obj)
     except Exception as error:
         if pickler.met_drifted:
             # By value would be better, for the data has changed; but the workers have their own.
             try:
-                return Pickler(known_to, by_value_if_drifted=False).dumps(obj)
+                return kind(known_to, by_value_if_drifted=False).dumps(obj)
             except Exception:
                 pass
-        error.add_note(f"libpool could not pickle {_name_culprit(obj, known_to)}")
+        error.add_note(f"libpool could not pickle {_name_culprit(obj, known_to, kind)}")
         raise
 
 
@@ -279,12 +284,12 @@ def _set_class_data(cls: type, state: tuple[int, dict[str, Any], set[str], list[
 # ---- Errors -------------------------------------------------------------------------------------
 
 
-def _name_culprit(obj: Any, known_to: list[Registry]) -> str:
+def _name_culprit(obj: Any, known_to: list[Registry], kind: type[Pickler]) -> str:
     """Find and name the innermost part of `obj` that can't be pickled."""
 
     def fails(part: Any) -> bool:
         try:
-            Pickler(known_to).dumps(part)
+            kind(known_to).dumps(part)
         except Exception:
             return True
         return False
@@ -296,8 +301,8 @@ def _name_culprit(obj: Any, known_to: list[Registry]) -> str:
             break
         where += found[0]
         obj = found[1]
-    kind = type(obj).__qualname__
-    return f"{short_repr(obj)} (of type {kind})" + (f", found at {where}" if where else "")
+    type_name = type(obj).__qualname__
+    return f"{short_repr(obj)} (of type {type_name})" + (f", found at {where}" if where else "")
 
 
 def _parts(obj: Any) -> Iterator[tuple[str, Any]]:

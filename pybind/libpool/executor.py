@@ -74,12 +74,6 @@ class Executor(Base, concurrent.futures.Executor):
             max_workers = _core.cpu_count()
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        if mp_context is not None:
-            method = mp_context.get_start_method()
-            if method != "fork":
-                raise ValueError(
-                    f"libpool does not support the start method {method!r}, only 'fork'"
-                )
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")
@@ -95,6 +89,7 @@ class Executor(Base, concurrent.futures.Executor):
             timeout=timeout,
             retries=retries,
             tasks=max_tasks_per_child,
+            context=mp_context,
         )
 
     @staticmethod

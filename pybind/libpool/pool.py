@@ -64,6 +64,7 @@ class Pool(Base):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        context: Any = None,
         *,
         shared_limit: int = 0,
         memory_limit: int = 0,
@@ -88,6 +89,7 @@ class Pool(Base):
             timeout=timeout,
             retries=retries,
             tasks=maxtasksperchild,
+            context=context,
         )
 
     @staticmethod
