@@ -39,6 +39,7 @@ extern "C" {
 
 #define POOL_MAX_WORKERS 1024
 #define POOL_FOREVER INT64_MAX
+#define POOL_EXIT_HOPELESS 2 /* see struct pool_host */
 
 struct pool;
 struct pool_job; /* a job as the worker that runs it sees it */
@@ -63,7 +64,9 @@ typedef int (*pool_function)(struct pool_job *job, const void *argument, size_t 
  * `fork`, which comes in the process that is about to fork. Any member may be NULL. */
 struct pool_host {
     size_t size; /* sizeof(struct pool_host) */
-    /* Once in a new worker, before its first job. Nonzero: the worker exits with status 1. */
+    /* Once in a new worker, before its first job. Nonzero: the worker exits with status 1, and
+     * another one tries. It may also exit by itself, with POOL_EXIT_HOPELESS if another one would
+     * fare no better: then the pool is broken at once. */
     int (*start)(void *context, struct pool *pool, unsigned worker);
     /* Runs one job submitted with pool_commit_host(). Returns its status, as a pool_function. */
     int (*run)(void *context, struct pool_job *job);

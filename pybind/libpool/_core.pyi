@@ -8,6 +8,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 version: Final[str]
+EXIT_HOPELESS: Final[int]
 
 class _Registry(Protocol):
     def describe(

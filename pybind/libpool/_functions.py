@@ -74,12 +74,26 @@ class Registry:
         self.snapshot = snapshot
         self._host = os.getpid() if token is None else 0
         self.token = token or f"{self._host}-{next(_count)}"
+        self.kept: dict[str, object] = {}
         self._known: dict[int, _Known] = {}
         _pickling.registries.add(self)
 
     def in_worker(self) -> bool:
         """Whether this is the copy of the registry that a worker has."""
         return os.getpid() != self._host
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Note globals of `__main__` that the workers set themselves, before their first job.
+
+        A function that is sent by value finds what they have, not what the host has, as long as
+        the host does not change it.
+        """
+        here = vars(sys.modules["__main__"])
+        self.kept = {name: here.get(name) for name in names}
+
+    def is_as_before(self, name: str) -> bool:
+        """Whether one of these is still what it was when the pool was made."""
+        return self.kept.get(name) is vars(sys.modules["__main__"]).get(name)
 
     def tolerated(self) -> int:
         """In a worker, data drifts as jobs and the initializer set it, in its siblings as well."""

@@ -110,9 +110,11 @@ class Base(_core.Workers):
         method = _spawn.choose_method(context)
         initargs = tuple(initargs)
         self._registry = registry = Registry(_spawn.make_snapshot(method))
+        if initializer is not None:
+            registry.keep(_pickling.stored_globals(initializer))
         start = launch = None
         if method == "fork":
-            _flush()  # or each worker would print once more what waits in the buffers
+            flush()  # or each worker would print once more what waits in the buffers
             start = functools.partial(
                 _begin_work, registry.token, memory_limit, initializer, initargs
             )
@@ -275,8 +277,9 @@ def initialize(initializer: Callable[..., object] | None, initargs: tuple[Any, .
         initializer(*initargs)
     except BaseException:
         logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
-        _flush()
+        flush()
         os._exit(1)  # what the caller would do, but it would print the exception once more
+    _pickling.keep_globals(initializer)
 
 
 def _end_work() -> None:
@@ -284,7 +287,7 @@ def _end_work() -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util._exit_function()  # a multiprocessing.Queue writes here what it has not yet written
-    _flush()
+    flush()
 
 
 def _enter_multiprocessing(name: str) -> None:
@@ -303,7 +306,8 @@ def _enter_multiprocessing(name: str) -> None:
     util._run_after_forkers()  # type: ignore[attr-defined]
 
 
-def _flush() -> None:
+def flush() -> None:
+    """Write out what was printed."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

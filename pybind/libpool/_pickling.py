@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dis
 import importlib
 import io
 import operator
 import os
 import pickle
 import re
+import sys
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -29,8 +31,10 @@ __all__ = [
     "dumps",
     "dumps_exception",
     "enter_worker",
+    "keep_globals",
     "loads_exception",
     "registries",
+    "stored_globals",
 ]
 
 PROTOCOL = 5
@@ -95,6 +99,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._known_to = list(known_to)
         self._tolerated = SAME if by_value_if_drifted else DRIFTED
         self._standing: dict[int, tuple[int, Any]] = {}
+        self._namespaces: dict[int, _KeptGlobals] = {}
         self.met_drifted = False
 
     def dumps(self, obj: Any) -> bytes:
@@ -138,6 +143,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _dynamic_function_reduce(self, func: FunctionType) -> Any:
         reduced = super()._dynamic_function_reduce(func)
         slots: dict[str, Any] = reduced[2][1]
+        kept = self._kept_names(func)
+        if kept:
+            reduced = self._with_kept_globals(reduced, kept)
         names = names_of(func.__code__)
         tails: dict[str, list[Chain]] = {}
         for name, *tail in names.globals:
@@ -151,6 +159,21 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 for variable, cell in cells_of(func)
             )
         return reduced
+
+    def _kept_names(self, func: FunctionType) -> frozenset[str]:
+        """The globals that the function finds in the workers, set there by the initializer."""
+        if not self._known_to or func.__globals__ is not vars(sys.modules["__main__"]):
+            return frozenset()
+        return frozenset.intersection(*(frozenset(one.kept) for one in self._known_to))
+
+    def _with_kept_globals(self, reduced: Any, kept: frozenset[str]) -> Any:
+        make, (code, namespace, *others), (state, slots), *rest = reduced
+        for name in kept & slots["__globals__"].keys():
+            if all(registry.is_as_before(name) for registry in self._known_to):
+                del slots["__globals__"][name]
+        # One for each namespace, so that functions which share one do so in the worker.
+        shared = self._namespaces.setdefault(id(namespace), _KeptGlobals(namespace))
+        return make, (code, shared, *others), (state, slots), *rest
 
     def _patched_cell(self, cell: CellType, tails: list[Chain]) -> CellType:
         module = cell_contents(cell)
@@ -198,6 +221,44 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         known = [one.token for one in self._known_to if one.standing(cls) == SAME]
         where = (known, cls.__module__, cls.__qualname__)
         return _make_class, (make, args, where), (set_state, state), None, None, _set_class_state
+
+
+_MAIN_NAMES = ("__main__", "__mp_main__")
+
+_kept_globals: dict[str, Any] = {}
+"""In a worker: the globals of `__main__` that the initializer has set."""
+
+
+class _KeptGlobals:
+    """Unpickles as the namespace of functions sent by value, with what the initializer has set."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _add_kept_globals, (self.namespace,)
+
+
+def _add_kept_globals(namespace: dict[str, Any]) -> dict[str, Any]:
+    return _kept_globals | namespace
+
+
+def stored_globals(function: Callable[..., object]) -> frozenset[str]:
+    """The globals of `__main__` that a function sets itself."""
+    if type(function) is not FunctionType or function.__module__ not in _MAIN_NAMES:
+        return frozenset()
+    return frozenset(
+        instruction.argval
+        for instruction in dis.get_instructions(function.__code__)
+        if instruction.opname == "STORE_GLOBAL"
+    )
+
+
+def keep_globals(initializer: Callable[..., object]) -> None:
+    """In a worker: let jobs have the globals that the initializer has set."""
+    if type(initializer) is FunctionType:
+        names = stored_globals(initializer) & initializer.__globals__.keys()
+        _kept_globals.update({name: initializer.__globals__[name] for name in names})
 
 
 class PatchedModule:

@@ -20,11 +20,12 @@ import os
 import pickle
 import sys
 import threading
+import traceback
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from libpool import _pickling
+from libpool import _core, _pickling
 from libpool._main_source import MainSource
 from libpool._snapshot import ImportedSnapshot, Snapshot
 
@@ -300,18 +301,29 @@ class _Start:
 
     def __call__(self, worker: int) -> None:
         from libpool import _lifetime
+
+        _lifetime.enter_worker(self.plan.token, self.plan.memory_limit, worker)
+        try:
+            initializer, initargs = self.load(worker)
+        except BaseException:
+            traceback.print_exc()
+            _lifetime.flush()
+            os._exit(_core.EXIT_HOPELESS)
+        _lifetime.initialize(initializer, initargs)
+
+    def load(self, worker: int) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
+        """Make the initializer, and what it and the jobs need."""
         from libpool._functions import Registry
 
-        plan = self.plan
-        _lifetime.enter_worker(plan.token, plan.memory_limit, worker)
         if not self.prepared:
-            plan.preparation["name"] = f"libpool-{worker}"
+            self.plan.preparation["name"] = f"libpool-{worker}"
             self.prepare()
-        self.registry.actual = Registry(Snapshot(), plan.token)
+        self.registry.actual = Registry(Snapshot(), self.plan.token)
         self.workers._registry = self.registry.actual
         with _inheriting():
-            initializer, initargs = pickle.loads(plan.start)
-        _lifetime.initialize(initializer, initargs)
+            start: tuple[Callable[..., object] | None, tuple[Any, ...]]
+            start = pickle.loads(self.plan.start)
+        return start
 
 
 @contextlib.contextmanager

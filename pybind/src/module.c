@@ -98,6 +98,8 @@ static int core_exec(PyObject *module)
     Core *core = PyModule_GetState(module);
     if (import_all(core) < 0 || make_names(core) < 0 || make_types(module, core) < 0)
         return -1;
+    if (PyModule_AddIntConstant(module, "EXIT_HOPELESS", POOL_EXIT_HOPELESS) < 0)
+        return -1;
     return PyModule_AddStringConstant(module, "version", pool_version());
 }
 
