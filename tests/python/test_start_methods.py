@@ -91,13 +91,6 @@ class Thing:
         return 2 * self.value
 
 
-def add_to(number: Any, queue: Any, value: int) -> int:
-    with number.get_lock():
-        number.value += value
-    queue.put(value)
-    return value
-
-
 # ---- What is the same with all of them ----------------------------------------------------------
 
 
@@ -259,23 +252,54 @@ def test_ctrl_c_reaches_the_host_only(tmp_path: Path, method: str) -> None:
     assert (output, errors) == ("interrupted\n", "")
 
 
-def test_multiprocessing_objects_in_initargs(method: str) -> None:
-    context = multiprocessing.get_context(method)
-    number, queue = context.Value("i", 0), context.SimpleQueue()
-    with Pool(2, set_state, ((number, queue),), context=context) as pool:
-        assert pool.map(use_state, range(5)) == list(range(5))
-        assert pool.apply(process_ids) != process_ids()
-        with pytest.raises(WorkerDied):
-            pool.apply(kill_itself)
-        assert [pool.apply(use_state, (10,)) for _ in range(4)] == [10] * 4
-    assert number.value == 50
-    assert sorted(queue.get() for _ in range(9)) == [0, 1, 2, 3, 4, 10, 10, 10, 10]
-    queue.close()
+def test_multiprocessing_objects_in_initargs(tmp_path: Path, method: str) -> None:
+    # In a program of its own, since multiprocessing keeps the memory of shared values for ever.
+    path = program(
+        tmp_path / "objects.py",
+        """
+        import multiprocessing, os, signal, sys
+        import libpool
 
+        def init(*args):
+            global lock, number, queue, simple
+            lock, number, queue, simple = args
 
-def use_state(value: int) -> int:
-    number, queue = state
-    return add_to(number, queue, value)
+        def add(value):
+            with lock:
+                number.value += value
+            simple.put(value)
+            return value
+
+        def put(value):
+            queue.put(value)
+
+        def die(value):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context(sys.argv[1])
+            with context.Manager() as manager:
+                args = (context.Lock(), context.Value("i", 0), context.Queue())
+                args += (context.SimpleQueue(),)
+                with libpool.Pool(2, init, args, context=context) as pool:
+                    print(pool.map(add, range(5)))
+                    pool.map(put, range(5))
+                    print(sorted(args[2].get(timeout=20) for _ in range(5)))
+                    for _ in range(2):
+                        try:
+                            pool.apply(die, (1,))
+                        except libpool.WorkerDied:
+                            print([pool.apply(add, (10,)) for _ in range(2)])
+                    shared = manager.dict()
+                    pool.starmap(shared.__setitem__, [(1, 2), (3, 4)])
+                    print(sorted(shared.items()), args[1].value)
+                    print(sorted(args[3].get() for _ in range(9)))
+        """,
+    )
+    assert run(path, method) == (
+        "[0, 1, 2, 3, 4]\n[0, 1, 2, 3, 4]\n[10, 10]\n[10, 10]\n[(1, 2), (3, 4)] 50\n"
+        "[0, 1, 2, 3, 4, 10, 10, 10, 10]\n"
+    )
 
 
 # ---- Which of them is used ----------------------------------------------------------------------
