@@ -78,8 +78,9 @@ struct pool {
     struct spin spin;
     struct pool_host host;
     int workers;
-    int spinners;    /* workers that may spin at the same time */
-    int64_t timeout; /* defaults of struct pool_options */
+    uint64_t largest; /* bytes of the arena's largest block */
+    int spinners;     /* workers that may spin at the same time */
+    int64_t timeout;  /* defaults of struct pool_options */
     int retries;
     uint64_t memory_limit, worker_jobs; /* as in struct pool_config */
     char name[32];                      /* for people, as `command` is */
@@ -93,6 +94,7 @@ struct pool {
     int host_fd;        /* pidfd of the host; in the supervisor */
     int supervisor_fd;  /* pidfd of the supervisor; in the host */
     int life_fd; /* host: the only write end of a pipe; supervisor: its read end. Closed by exec */
+    bool attached;       /* by pool_attach() */
     int notify_fd;       /* eventfd to the host */
     int control_fd;      /* eventfd to the supervisor: look at control.state */
     _Atomic bool broken; /* the supervisor has ended, unasked */
@@ -231,6 +233,20 @@ void repair_ring_everybody(struct pool *pool);
 
 /* supervisor.c */
 _Noreturn void supervisor_main(struct pool *pool);
+
+/* create.c */
+/* A pool that has what `config` says, and no segment, descriptors or processes yet. NULL: no
+ * memory. */
+struct pool *create_empty(const struct pool_config *config);
+/* Reserves all regions, of which `limit` bytes may be committed, and the largest block is of
+ * `largest` bytes. */
+void create_plan(struct pool *pool, uint64_t limit, uint64_t largest);
+void create_undo(struct pool *pool);
+int create_pidfd(pid_t pid);
+void create_close(int *fd);
+
+/* launch.c: the supervisor as a program of its own. `life` are the pipe's ends. Returns its pid. */
+pid_t launch_supervisor(struct pool *pool, const struct pool_config *config, const int life[2]);
 
 /* pool.c */
 void host_break(struct pool *pool);

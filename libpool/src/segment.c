@@ -39,7 +39,7 @@ uint64_t segment_reserve(struct segment *segment, uint64_t size)
 
 /* A file without a name. shm_open() serves kernels and sandboxes without memfd_create(); its name
  * is gone before anybody else could want it. */
-static int anonymous_file(void)
+int segment_anonymous_file(void)
 {
     char name[64];
     int fd, try;
@@ -60,30 +60,47 @@ static int anonymous_file(void)
     return -errno;
 }
 
-int segment_map(struct segment *segment)
+static int map_file(struct segment *segment, int fd)
 {
-    void *base;
-    int error, fd = anonymous_file();
+    void *base =
+        mmap(NULL, segment->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 
-    if (fd < 0)
-        return fd;
-    if (ftruncate(fd, (off_t)segment->size) < 0)
-        goto fail;
-    /* Nobody, by mistake or not, can cut the file and so turn an access into SIGBUS. A file from
-     * shm_open() can't be sealed, but has no name either. */
-    (void)fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-    base = mmap(NULL, segment->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (base == MAP_FAILED)
-        goto fail;
+        return -errno;
     /* A core dump of a crashed worker should not carry everybody's data. */
     (void)madvise(base, segment->size, MADV_DONTDUMP);
     segment->base = base;
     segment->fd = fd;
     return 0;
-fail:
-    error = -errno;
-    close(fd);
+}
+
+int segment_map(struct segment *segment)
+{
+    int error = 0, fd = segment_anonymous_file();
+
+    if (fd < 0)
+        return fd;
+    if (ftruncate(fd, (off_t)segment->size) < 0)
+        error = -errno;
+    /* Nobody, by mistake or not, can cut the file and so turn an access into SIGBUS. A file from
+     * shm_open() can't be sealed, but has no name either. */
+    (void)fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    if (!error)
+        error = map_file(segment, fd);
+    if (error)
+        close(fd);
     return error;
+}
+
+int segment_map_file(struct segment *segment, int fd)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    if ((uint64_t)status.st_size != segment->size)
+        return -EINVAL;
+    return map_file(segment, fd);
 }
 
 void segment_unmap(struct segment *segment)

@@ -26,6 +26,11 @@ uint64_t segment_reserve(struct segment *segment, uint64_t size);
 
 /* Maps what was reserved. -ENOMEM: no such address space; -EMFILE and the like. */
 int segment_map(struct segment *segment);
+/* The same for the file of a segment that another process has mapped, by the same plan; takes the
+ * descriptor. -EINVAL: the file is another's, by its size. */
+int segment_map_file(struct segment *segment, int fd);
+/* A file without a name, close-on-exec: its descriptor or a negative errno. */
+int segment_anonymous_file(void);
 void segment_unmap(struct segment *segment);
 
 /* Makes [offset, offset + length) usable. Harmless where some of it is so already, but near the

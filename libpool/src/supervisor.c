@@ -1,7 +1,7 @@
 /* The supervisor: forks the workers, reaps them, repairs what a death left, forks replacements.
  *
- * A process of its own, single-threaded for ever, and the workers' parent. It runs no user code
- * and takes no job. It sleeps in ppoll() until the host ends, the host has news in control.state,
+ * A process of its own, single-threaded for ever, and the workers' parent: a fork of the host, or
+ * the program that the host named (launch.c). From here on it runs no user code, and takes no job. It sleeps in ppoll() until the host ends, the host has news in control.state,
  * or a worker ends (SIGCHLD, which is open only inside ppoll(), so none is missed).
  */
 #include <errno.h>
@@ -35,7 +35,7 @@ struct supervisor {
 
 /* ---- Workers ---- */
 
-/* A worker starts with the signal handlers and the mask that the host had, except for Ctrl-C, which
+/* A worker starts with the signal handlers and the mask that the host, or the program, had, except for Ctrl-C, which
  * stays ignored until worker.c has put its own handler there. */
 static void restore_signals(struct supervisor *supervisor)
 {
@@ -144,6 +144,8 @@ static void reap(struct supervisor *supervisor)
         supervisor->pids[worker] = 0;
         if (shared_load(&pool_process(pool, worker)->started, ACQUIRE))
             supervisor->failures = 0;
+        else if (WIFEXITED(status) && WEXITSTATUS(status) == POOL_EXIT_HOPELESS)
+            supervisor->failures = FAILURES_MAX * pool->workers;
         else
             supervisor->failures++;
         repair_worker(pool, worker, status);

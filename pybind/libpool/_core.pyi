@@ -14,6 +14,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 version: Final[str]
+EXIT_HOPELESS: Final[int]
 
 class _Registry(Protocol):
     def describe(
@@ -74,6 +75,11 @@ class Workers:
         worker_jobs: int = 0,
         finishes_at_exit: bool = False,
         name: str | None = None,
+        launch: tuple[tuple[bytes, ...], bytes, tuple[int, ...]] | None = None,
+    ) -> None: ...
+    def _attach(self, descriptor: int, /) -> bytes: ...
+    def _serve(
+        self, start: Callable[[int], object], stop: Callable[[], object], registry: _Registry
     ) -> None: ...
     def _view(self, timeout: int | None, retries: int, /) -> Self: ...
     def _allocate(self, size: int, /) -> _Block: ...

@@ -32,8 +32,7 @@ _Items: TypeAlias = list[Any] | tuple[Any, ...] | range
 class Pool(Base):
     """Runs calls in worker processes.
 
-    The workers are forked at once, and are copies of this process as it is now. As a context
-    manager, the pool is terminated at the end.
+    The workers are started at once. As a context manager, the pool is terminated at the end.
 
     Parameters
     ----------
@@ -42,11 +41,19 @@ class Pool(Base):
         `libpool.cpu_count()`.
     initializer : callable, optional
         Called as ``initializer(*initargs)`` once in each worker before its first job. If it
-        raises, the pool is broken.
+        raises, the pool is broken. Pickled, by value where need be, unless the start method is
+        ``fork``.
     initargs : tuple
-        Its arguments.
+        Its arguments; the same goes for them.
     maxtasksperchild : int, optional
         A worker is replaced after so many jobs. Default: never.
+    context : multiprocessing context, optional
+        Its start method is used: with ``fork`` the workers are copies of this process as it is
+        now; with ``forkserver`` they are copies of a new interpreter that has imported
+        `__main__`, with ``spawn`` of one that has not. Then the program needs its
+        ``if __name__ == "__main__":``, as with `multiprocessing`. Default: what
+        `multiprocessing.set_start_method()` chose, else ``fork`` while this process has one
+        Python thread, ``forkserver`` when it has more.
     shared_limit : int
         The most shared memory, in bytes, that arguments and results may take; 0: what this
         machine or container has. Results that nobody has fetched count too: they take memory
@@ -65,6 +72,8 @@ class Pool(Base):
         `processes` or `shared_limit` is out of range.
     TypeError
         `initializer` is not callable.
+    RuntimeError
+        The main module is being imported by a worker: it lacks its guard.
     OSError, MemoryError
         The system has no more processes, descriptors or memory.
     """
@@ -75,6 +84,7 @@ class Pool(Base):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        context: Any = None,
         *,
         shared_limit: int = 0,
         memory_limit: int = 0,
@@ -102,7 +112,11 @@ class Pool(Base):
             retries=retries,
             tasks=maxtasksperchild,
             name=name,
+            context=context,
         )
+
+    def _attached(self) -> None:
+        self._unfed = Unfed(self)
 
     @staticmethod
     def _closed_error() -> ValueError:

@@ -303,6 +303,15 @@ extern const char workers_submit_doc[];
 extern const char workers_submit_chunk_doc[];
 extern const struct pool_host host_hooks;
 
+/* serve.c: fills in how the supervisor's program is started, from the tuple that Workers._start()
+ * takes, which must outlive it. -1 with an exception. launch_free() in either case. */
+int launch_configure(PyObject *launch, struct pool_config *config);
+void launch_free(struct pool_config *config);
+PyObject *workers_attach(PyObject *self, PyObject *descriptor);
+PyObject *workers_serve(PyObject *self, PyObject *args, PyObject *kwargs);
+extern const char workers_attach_doc[];
+extern const char workers_serve_doc[];
+
 /* ---- Codec (codec.c, pickling.c) ------------------------------------------------------------- */
 
 /* The forms of a job's argument, in its first byte. */

@@ -8,11 +8,7 @@ import sys
 __all__ = ["reason_to_skip"]
 
 # What is not there yet. Remove the line of what is.
-PENDING = {
-    "ProcessPoolSpawn*.*": "the start method spawn",
-    "ProcessPoolForkserver*.*": "the start method forkserver",
-    "FailingInitializerResourcesTest.*": "the start methods spawn and forkserver",
-}
+PENDING = {}
 
 _ONE_JOB = "a worker's death and what pickle raises are that job's error, and the pool goes on"
 _MANAGER = "looks into the manager thread and the queues, which libpool does not have"
