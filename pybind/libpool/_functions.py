@@ -64,14 +64,14 @@ class Registry:
 
     Parameters
     ----------
-    snapshot : Snapshot
-        What they know from the start.
+    snapshot : Snapshot, optional
+        What they know from the start. Default: what this process has.
     token : str, optional
         In a worker that is no fork of the host: that of the host's registry.
     """
 
-    def __init__(self, snapshot: Snapshot, token: str | None = None) -> None:
-        self.snapshot = snapshot
+    def __init__(self, snapshot: Snapshot | None = None, token: str | None = None) -> None:
+        self.snapshot = Snapshot() if snapshot is None else snapshot
         self._host = os.getpid() if token is None else 0
         self.token = token or f"{self._host}-{next(_count)}"
         self.kept: dict[str, object] = {}
