@@ -23,9 +23,6 @@ __all__ = ["Executor"]
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
 T = TypeVar("T")
 
 _Sent = tuple[_core.Future[Any], int]

@@ -184,7 +184,7 @@ void event_drain(int descriptor);
 int collector_start(Handle *handle);
 /* Waits for its end: 0 ended, 1 timed out, -1 exception. `timeout` as for Workers.join. */
 int collector_join(Handle *handle, double timeout);
-/* Has the collector call callback(future), for a future that is final. 0, or -1 with an exception. */
+/* Has the collector call callback(future), for a final future. 0, or -1 with an exception. */
 int collector_defer(Handle *handle, Future *future, PyObject *callback);
 /* The method that the thread runs. */
 PyObject *collector_run(PyObject *self, PyObject *unused);

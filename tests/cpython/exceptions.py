@@ -52,7 +52,6 @@ SKIPPED = {
     "ThreadPoolShutdownTest.test_thread_names_*": _THREADS,
     "WithThreadsTestPool.test_async_timeout": _SHARED,
     "With*TestPool.test_resource_warning": "sets the pool's private state; libpool has none there",
-    "TestInitializers.test_pool_initializer": "a pool that is closed at once may start no worker",
     "With*TestPoolWorkerErrors.test_unpickleable_result": "the lambda can be pickled by libpool",
     "With*TestPoolWorkerLifetime.test_pool_worker_lifetime": "calls the private _repopulate_pool",
 }
@@ -75,7 +74,4 @@ def reason_to_skip(case: str, test: str) -> str | None:
     for pattern, reason in SKIPPED.items():
         if fnmatch.fnmatchcase(name, pattern):
             return reason
-    for pattern, lacking in PENDING.items():
-        if fnmatch.fnmatchcase(name, pattern):
-            return f"PENDING: {lacking}"
     return None
