@@ -7,9 +7,6 @@ import sys
 
 __all__ = ["reason_to_skip"]
 
-# What is not there yet. Remove the line of what is.
-PENDING = {}
-
 _ONE_JOB = "a worker's death and what pickle raises are that job's error, and the pool goes on"
 _MANAGER = "looks into the manager thread and the queues, which libpool does not have"
 _FORK_TASKS = "max_tasks_per_child works with fork as well, and does not change the start method"
