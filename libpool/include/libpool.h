@@ -54,7 +54,8 @@ struct pool_future {
 /* A C function that a worker runs. `argument` is the worker's view of the submitted block (aligned
  * to 8 bytes, `size` bytes, valid until the function returns). What it returns reaches the
  * submitter as the job's status: 0 for success, a negative errno (-1 to -4095) for failure; any
- * other value arrives as -ERANGE. */
+ * other value arrives as -ERANGE. A process that it forks, and that returns from it as well, ends
+ * there, with exit status 0. */
 typedef int (*pool_function)(struct pool_job *job, const void *argument, size_t size);
 
 /* ---- Pools ---------------------------------------------------------------------------------- */
@@ -233,7 +234,8 @@ POOL_API struct pool *pool_current(void);
 POOL_API int pool_worker_index(void);
 
 /* Room for a result of `size` bytes, to be written before the function returns; NULL with errno
- * ENOMEM when there is none. Called again, the last call counts. */
+ * ENOMEM when there is none, or EXDEV in a process that the job has forked. Called again, the last
+ * call counts. */
 POOL_API void *pool_job_reserve(struct pool_job *job, size_t size);
 
 /* Copies `data` to the result: 0 or -ENOMEM. */
@@ -241,7 +243,7 @@ POOL_API int pool_job_return(struct pool_job *job, const void *data, size_t size
 
 /* Says that the job begins with its part number `part`: its time limit counts anew from here,
  * and if it is killed the submitter can ask by pool_future_part() how far it got. For jobs that
- * have options; for others it does nothing. */
+ * have options; for others it does nothing. A process that the job has forked ends here. */
 POOL_API void pool_job_part(struct pool_job *job, uint32_t part);
 
 /* For interpreter hosts: what pool_commit_host() was given. */

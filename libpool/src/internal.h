@@ -173,6 +173,9 @@ uint16_t schedule_submitter(const struct pool *pool, uint32_t index);
 
 /* run.c: runs a job that this worker has claimed, and ends it. */
 void worker_run(struct pool *pool, uint32_t index, uint32_t generation);
+/* After user's code: ends this process if it is one that the job has forked, and that comes out of
+ * the job as well. */
+void run_end_copy(const struct pool *pool);
 
 /* worker.c */
 void worker_loop(struct pool *pool);

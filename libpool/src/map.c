@@ -55,6 +55,7 @@ static int run_chunk(struct pool_job *job, const void *argument, size_t size)
         one.slice_room = chunk->result_size;
         one.slice_used = 0;
         status = function(&one, item, chunk->item_size);
+        run_end_copy(job->pool);
         if (status > 0 || status < -4095)
             status = -ERANGE;
         if (status == 0 && one.slice_overflow)

@@ -15,6 +15,18 @@ static size_t inline_offset(struct payload argument)
     return argument.kind == PAYLOAD_INLINE ? (argument.size + 7U) & ~7U : 0;
 }
 
+/* In a process that the job has forked, the slot and the worker's books are its parent's. */
+static bool is_copy(const struct pool *pool)
+{
+    return pool->forks != fork_count();
+}
+
+void run_end_copy(const struct pool *pool)
+{
+    if (is_copy(pool))
+        _exit(0);
+}
+
 static void drop_result(struct pool_job *job)
 {
     if (job->result.kind == PAYLOAD_BLOCK)
@@ -31,6 +43,10 @@ void *pool_job_reserve(struct pool_job *job, size_t size)
     void *memory;
     int error;
 
+    if (is_copy(pool)) {
+        errno = EXDEV;
+        return NULL;
+    }
     if (job->slice) {
         job->slice_overflow = size > job->slice_room;
         job->slice_used = job->slice_overflow ? 0 : size;
@@ -105,6 +121,7 @@ static void start_clock(struct pool *pool, uint32_t index)
 
 void pool_job_part(struct pool_job *job, uint32_t part)
 {
+    run_end_copy(job->pool);
     if (!job->options)
         return;
     shared_store(&job_options(job_at(&job->pool->jobs, job->index))->part, part, RELAXED);
@@ -171,6 +188,7 @@ void worker_run(struct pool *pool, uint32_t index, uint32_t generation)
     status = find_argument(&job, argument);
     if (status == 0)
         status = run_function(&job, argument.host);
+    run_end_copy(pool);
     job.result.extra = (uint16_t)(int16_t)status;
     /* First the slot names the block, then the block is the job's, then the job ends. Death in
      * between leaves a running job, whose result the repair frees: as held, or as attached. */
