@@ -234,11 +234,11 @@ POOL_API struct pool *pool_current(void);
 POOL_API int pool_worker_index(void);
 
 /* Room for a result of `size` bytes, to be written before the function returns; NULL with errno
- * ENOMEM when there is none, or EXDEV in a process that the job has forked. Called again, the last
- * call counts. */
+ * ENOMEM when there is none, EXDEV in a process that the job has forked, or EBADF when a job has
+ * closed the pool's descriptors. Called again, the last call counts. */
 POOL_API void *pool_job_reserve(struct pool_job *job, size_t size);
 
-/* Copies `data` to the result: 0 or -ENOMEM. */
+/* Copies `data` to the result: 0, or the negative of these. */
 POOL_API int pool_job_return(struct pool_job *job, const void *data, size_t size);
 
 /* Says that the job begins with its part number `part`: its time limit counts anew from here,

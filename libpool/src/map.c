@@ -40,7 +40,7 @@ static int run_chunk(struct pool_job *job, const void *argument, size_t size)
         return error;
     result = pool_job_reserve(job, sizeof *result + chunk->count * chunk->result_size);
     if (!result)
-        return -ENOMEM;
+        return -errno;
     result->status = 0;
     output = (unsigned char *)(result + 1);
     for (i = 0; i < chunk->count; i++) {

@@ -34,14 +34,33 @@ static void drop_result(struct pool_job *job)
     job->result = (struct payload){.kind = PAYLOAD_NONE};
 }
 
+static void *reserve_block(struct pool_job *job, size_t size)
+{
+    struct pool *pool = job->pool;
+    uint64_t length;
+    void *memory;
+    int error;
+
+    shared_store(&pool_process(pool, pool->self - 1)->touched, 1, RELEASE);
+    error = arena_alloc(&pool->arena, pool->self, size, &job->result.block);
+    /* Memory of free blocks counts as committed: where there is none left, give it back first. */
+    if (error == -ENOMEM && arena_trim(&pool->arena, pool->self, 0) > 0)
+        error = arena_alloc(&pool->arena, pool->self, size, &job->result.block);
+    if (error == -EBADF)
+        pool->deaf = true;
+    if (error || arena_lookup(&pool->arena, job->result.block, &memory, &length) != 0) {
+        errno = error == -EBADF ? EBADF : ENOMEM;
+        return NULL;
+    }
+    job->result.kind = PAYLOAD_BLOCK;
+    return memory;
+}
+
 void *pool_job_reserve(struct pool_job *job, size_t size)
 {
     struct pool *pool = job->pool;
     struct job *slot = job_at(&pool->jobs, job->index);
     size_t offset, room;
-    uint64_t length;
-    void *memory;
-    int error;
 
     if (is_copy(pool)) {
         errno = EXDEV;
@@ -63,17 +82,7 @@ void *pool_job_reserve(struct pool_job *job, size_t size)
         job->result.size = (uint8_t)size;
         return slot->data + (size ? offset : 0);
     }
-    shared_store(&pool_process(pool, pool->self - 1)->touched, 1, RELEASE);
-    error = arena_alloc(&pool->arena, pool->self, size, &job->result.block);
-    /* Memory of free blocks counts as committed: where there is none left, give it back first. */
-    if (error == -ENOMEM && arena_trim(&pool->arena, pool->self, 0) > 0)
-        error = arena_alloc(&pool->arena, pool->self, size, &job->result.block);
-    if (error || arena_lookup(&pool->arena, job->result.block, &memory, &length) != 0) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    job->result.kind = PAYLOAD_BLOCK;
-    return memory;
+    return reserve_block(job, size);
 }
 
 int pool_job_return(struct pool_job *job, const void *data, size_t size)

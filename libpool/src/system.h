@@ -2,12 +2,25 @@
 #ifndef POOL_SYSTEM_H
 #define POOL_SYSTEM_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* Bytes of memory this process could ever have: RAM, capped by the cgroup's limit. */
 uint64_t system_memory(void);
 /* Bytes that can be had now without pushing the machine, or the cgroup, out of memory. */
 uint64_t system_memory_available(void);
+/* Which file a descriptor is of. */
+struct file_identity {
+    dev_t device;
+    ino_t inode;
+};
+
+/* The file that the descriptor is of now; no file's identity where it is closed. */
+struct file_identity system_file(int fd);
+/* Whether it still is. A job may close every descriptor that it finds, as daemons do, and the next
+ * file that it opens has the number then. */
+bool system_is_file(int fd, struct file_identity identity);
 /* Nanoseconds of CLOCK_MONOTONIC. */
 int64_t system_now(void);
 

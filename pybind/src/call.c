@@ -202,12 +202,12 @@ static PyObject *call(struct pool_job *job, PyObject *function, int form, Reader
 
 /* ---- What came of it ------------------------------------------------------------------------- */
 
-/* One tag, then bytes. 0, or -ENOMEM. */
+/* One tag, then bytes. 0, or a negative errno. */
 static int return_bytes(struct pool_job *job, int tag, const char *data, Py_ssize_t size)
 {
     uint8_t *out = pool_job_reserve(job, (size_t)size + 1);
     if (!out)
-        return -ENOMEM;
+        return -errno;
     *out = (uint8_t)tag;
     codec_copy(out + 1, data, (size_t)size, true);
     return 0;
@@ -270,7 +270,7 @@ static int return_measured(Core *core, struct pool_job *job, PyObject *value, Py
         return return_pickled(core, job, value, size);
     uint8_t *out = pool_job_reserve(job, (size_t)*size);
     if (!out)
-        return -ENOMEM;
+        return -errno;
     Writer writer;
     codec_begin(&writer, out, (size_t)*size, met.count == 0);
     return codec_write(&writer, value) == CODEC_DONE ? 0 : -EIO;
@@ -295,7 +295,9 @@ static int return_value(Core *core, struct pool_job *job, PyObject *value)
     default:
         error = return_pickled(core, job, value, &size);
     }
-    if (error < 0 && !PyErr_Occurred())
+    if (error < 0 && error != -ENOMEM && !PyErr_Occurred())
+        errors_set(core, error);
+    else if (error < 0 && !PyErr_Occurred())
         PyErr_Format(PyExc_MemoryError,
                      "the pool has no shared memory left for a result of %zd bytes", size);
     return error < 0 ? -1 : 0;
