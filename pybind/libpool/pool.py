@@ -44,7 +44,8 @@ class Pool(Base):
         until their future is asked for them, or is dropped.
     memory_limit : int
         Bytes that a worker may allocate beyond what it has at its start; 0: no limit. A job that
-        goes over it gets `MemoryError`.
+        goes over it gets `MemoryError`; in native code that does not look whether it got memory
+        its worker dies.
     timeout, retries
         For all jobs; see `options`.
 
@@ -174,10 +175,10 @@ class Pool(Base):
             error = future.exception()
             if error is None:
                 results.extend(future.result())
-            elif failure is None:
-                failure = error
+            else:
                 first = number * chunksize
-                note_lost_items(error, first, min(chunksize, len(items) - first))
+                note_lost_items(error, first, min(chunksize, len(items) - first), failure)
+                failure = failure or error
             futures[number] = None  # its memory is free for others
         if failure is None:
             return results
