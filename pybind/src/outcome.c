@@ -47,9 +47,8 @@ static PyObject *exception_of_death(Core *core, int wait_status, PyObject *funct
     PyObject *make = core_late(&core->worker_died, "libpool._errors", "worker_died");
     if (!make)
         return NULL;
-    PyObject *exception =
-        PyObject_CallFunction(make, "iOK", wait_status, function ? function : Py_None,
-                              (unsigned long long)memory_limit);
+    PyObject *exception = PyObject_CallFunction(
+        make, "iOK", wait_status, function ? function : Py_None, (unsigned long long)memory_limit);
     if (exception && !PyExceptionInstance_Check(exception)) {
         PyErr_Format(PyExc_TypeError, "worker_died() returned %R", exception);
         Py_CLEAR(exception);
