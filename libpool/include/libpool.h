@@ -225,6 +225,15 @@ POOL_API void pool_future_release(const struct pool_future *future);
 POOL_API int pool_map(struct pool *pool, pool_function function, const void *items,
                       size_t item_size, size_t count, void *results, size_t result_size);
 
+/* pool_map() with options; NULL: the pool's defaults. A time limit goes for each item. `statuses`
+ * has room for `count`, or is NULL: what the function returned for each item, -EOWNERDEAD or -ETIME
+ * for all items of a chunk whose worker died or that had a late one, so that these have no results,
+ * and the error of the submission for those that could not be submitted. -EINVAL also: as
+ * pool_submit_with(). Where it fails before it begins, `statuses` is left as it is. */
+POOL_API int pool_map_with(struct pool *pool, const struct pool_options *options,
+                           pool_function function, const void *items, size_t item_size,
+                           size_t count, void *results, size_t result_size, int *statuses);
+
 /* ---- In a job ------------------------------------------------------------------------------- */
 
 /* The pool whose worker this process is, NULL elsewhere. It serves to submit from a job. */
