@@ -51,9 +51,13 @@ static int start_worker(struct supervisor *supervisor, int worker)
 {
     struct pool *pool = supervisor->pool;
     struct process *process = pool_process(pool, worker);
+    _Atomic uint64_t *started = &pool_control(pool)->workers_started;
     pid_t pid;
 
     shared_store(&process->started, 0, RELAXED);
+    /* Counted first, by the only process that counts: the worker itself notes its pid, with a
+     * release, and whoever sees that sees that it has been started. */
+    shared_add(started, 1, RELAXED);
     pid = fork_process(pool);
     if (pid == 0) {
         close(pool->host_fd);
@@ -62,11 +66,12 @@ static int start_worker(struct supervisor *supervisor, int worker)
         restore_signals(supervisor);
         worker_main(pool, worker);
     }
-    if (pid < 0)
+    if (pid < 0) {
+        shared_add(started, (uint64_t)-1, RELAXED);
         return (int)pid;
+    }
     supervisor->pids[worker] = pid;
     shared_store(&process->pid, (uint32_t)pid, RELEASE);
-    shared_add(&pool_control(pool)->workers_started, 1, RELAXED);
     supervisor->alive++;
     return 0;
 }

@@ -236,6 +236,7 @@ def test_a_result_too_large_for_the_shared_limit_is_an_error_of_its_job() -> Non
 def test_results_that_nobody_fetches_use_up_the_shared_limit_until_they_are() -> None:
     with Pool(1, shared_limit=8 * MIB) as pool:
         futures = [pool.submit(bytes, MIB) for _ in range(12)]
+        until(lambda: all(future.done() for future in futures))  # which fetches none
         errors = [future.exception(20) for future in futures]
         assert any(errors)
         assert all(error is None or isinstance(error, MemoryError) for error in errors)
