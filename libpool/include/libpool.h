@@ -55,7 +55,8 @@ struct pool_future {
 /* A C function that a worker runs. `argument` is the worker's view of the submitted block (aligned
  * to 8 bytes, `size` bytes, valid until the function returns). What it returns reaches the
  * submitter as the job's status: 0 for success, a negative errno (-1 to -4095) for failure; any
- * other value arrives as -ERANGE. */
+ * other value arrives as -ERANGE. A process that it forks, and that returns from it as well, ends
+ * there, with exit status 0. */
 typedef int (*pool_function)(struct pool_job *job, const void *argument, size_t size);
 
 /* ---- Pools ---------------------------------------------------------------------------------- */
@@ -261,6 +262,15 @@ POOL_API void pool_future_release(const struct pool_future *future);
 POOL_API int pool_map(struct pool *pool, pool_function function, const void *items,
                       size_t item_size, size_t count, void *results, size_t result_size);
 
+/* pool_map() with options; NULL: the pool's defaults. A time limit goes for each item. `statuses`
+ * has room for `count`, or is NULL: what the function returned for each item, -EOWNERDEAD or -ETIME
+ * for all items of a chunk whose worker died or that had a late one, so that these have no results,
+ * and the error of the submission for those that could not be submitted. -EINVAL also: as
+ * pool_submit_with(). Where it fails before it begins, `statuses` is left as it is. */
+POOL_API int pool_map_with(struct pool *pool, const struct pool_options *options,
+                           pool_function function, const void *items, size_t item_size,
+                           size_t count, void *results, size_t result_size, int *statuses);
+
 /* ---- In a job ------------------------------------------------------------------------------- */
 
 /* The pool whose worker this process is, NULL elsewhere. It serves to submit from a job. */
@@ -270,10 +280,11 @@ POOL_API struct pool *pool_current(void);
 POOL_API int pool_worker_index(void);
 
 /* Room for a result of `size` bytes, to be written before the function returns; NULL with errno
- * ENOMEM when there is none. Called again, the last call counts. */
+ * ENOMEM when there is none, EXDEV in a process that the job has forked, or EBADF when a job has
+ * closed the pool's descriptors. Called again, the last call counts. */
 POOL_API void *pool_job_reserve(struct pool_job *job, size_t size);
 
-/* Copies `data` to the result: 0 or -ENOMEM. */
+/* Copies `data` to the result: 0, or the negative of these. */
 POOL_API int pool_job_return(struct pool_job *job, const void *data, size_t size);
 
 /* Keeps the memory of the job's argument beyond its end, until pool_drop(*reference) or this
@@ -283,7 +294,7 @@ POOL_API int pool_job_keep(struct pool_job *job, uint64_t *reference);
 
 /* Says that the job begins with its part number `part`: its time limit counts anew from here,
  * and if it is killed the submitter can ask by pool_future_part() how far it got. For jobs that
- * have options; for others it does nothing. */
+ * have options; for others it does nothing. A process that the job has forked ends here. */
 POOL_API void pool_job_part(struct pool_job *job, uint32_t part);
 
 /* Counts the job as failed in struct pool_stats, also if its status is 0: for who returns an error

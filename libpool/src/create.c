@@ -140,6 +140,7 @@ static int open_descriptors(struct pool *pool)
     pool->control_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (pool->control_fd < 0)
         return -errno;
+    pool->event_file = system_file(pool->notify_fd); /* the kernel has one inode for all eventfds */
     /* Opened by the host itself, so that it can't be another process's that got its number. */
     pool->host_fd = create_pidfd(getpid());
     return pool->host_fd < 0 ? pool->host_fd : 0;

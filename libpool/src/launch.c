@@ -253,6 +253,7 @@ static int attach(struct pool *pool, const struct launch *launch)
     if (error)
         return error;
     pool->notify_fd = launch->fds[FD_NOTIFY];
+    pool->event_file = system_file(pool->notify_fd);
     pool->control_fd = launch->fds[FD_CONTROL];
     pool->host_fd = launch->fds[FD_HOST];
     pool->life_fd = launch->fds[FD_LIFE];

@@ -71,6 +71,7 @@ static int map_file(struct segment *segment, int fd)
     (void)madvise(base, segment->size, MADV_DONTDUMP);
     segment->base = base;
     segment->fd = fd;
+    segment->file = system_file(fd);
     return 0;
 }
 
@@ -117,7 +118,10 @@ uint64_t segment_committed(const struct segment *segment)
 {
     struct stat status;
 
-    return fstat(segment->fd, &status) == 0 ? (uint64_t)status.st_blocks * 512 : 0;
+    if (fstat(segment->fd, &status) < 0 || status.st_dev != segment->file.device ||
+        status.st_ino != segment->file.inode)
+        return 0;
+    return (uint64_t)status.st_blocks * 512;
 }
 
 int segment_commit(struct segment *segment, uint64_t offset, uint64_t length)
@@ -131,6 +135,8 @@ int segment_commit(struct segment *segment, uint64_t offset, uint64_t length)
     if (length == 0)
         return 0;
     end = round_up(offset + length, segment->page);
+    if (!system_is_file(segment->fd, segment->file))
+        return -EBADF;
     /* The kernel's own count, so that no death between a count and an allocation can make them
      * differ. Several processes that commit at the same moment may overshoot by what they ask. */
     committed = segment_committed(segment);
@@ -158,6 +164,8 @@ int segment_release(struct segment *segment, uint64_t offset, uint64_t length)
     end = (offset + length) / segment->page * segment->page;
     if (begin >= end)
         return 0;
+    if (!system_is_file(segment->fd, segment->file))
+        return -EBADF;
     if (fallocate(segment->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin,
                   (off_t)(end - begin)) < 0)
         return -errno;

@@ -258,6 +258,8 @@ _Noreturn void supervisor_main(struct pool *pool)
             read(pool->control_fd, &events, sizeof events) == sizeof events &&
             shared_load(&pool_control(pool)->state, SEQ_CST) != CONTROL_RUNNING)
             repair_ring_everybody(pool);
+        if (shared_exchange(&pool_control(pool)->unheard, 0, SEQ_CST))
+            repair_ring_everybody(pool);
         if (system_now() >= supervisor.next_tick)
             give_back_memory(&supervisor);
         reap(&supervisor);

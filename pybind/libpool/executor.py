@@ -67,7 +67,8 @@ class Executor(Base, concurrent.futures.Executor):
         until their future is asked for them, or is dropped.
     memory_limit : int
         Bytes that a worker may allocate beyond what it has at its start; 0: no limit. A job that
-        goes over it gets `MemoryError`.
+        goes over it gets `MemoryError`; in native code that does not look whether it got memory
+        its worker dies.
     timeout, retries
         For all jobs; see `options`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -60,7 +61,8 @@ class Pool(Base):
         until their future is asked for them, or is dropped.
     memory_limit : int
         Bytes that a worker may allocate beyond what it has at its start; 0: no limit. A job that
-        goes over it gets `MemoryError`.
+        goes over it gets `MemoryError`; in native code that does not look whether it got memory
+        its worker dies.
     timeout, retries
         For all jobs; see `options`.
     name : str, optional
@@ -328,7 +330,7 @@ class Pool(Base):
             sent = self._send_all(func, items, chunksize, star)
             return _gather(sent)
         results: list[Any] = [None] * len(items)
-        failure: tuple[int, BaseException] | None = None
+        failures: list[tuple[int, int, BaseException]] = []
         flow = Flow(
             self,
             func,
@@ -345,21 +347,21 @@ class Pool(Base):
                 error = ended_with(future)
                 if error is None:
                     results[first : first + count] = future.result()
-                elif failure is None or first < failure[0]:
-                    failure = first, error
-                    note_lost_items(error, first, count)
+                else:
+                    failures.append((first, count, error))
                 if bar is not None:
                     bar.update(count)
             if flow.items.error is not None:
                 raise flow.items.error
-            if failure is not None:
-                raise failure[1]
+            if failures:
+                raise _first_of(failures)
             return results
         finally:
             flow.cancel()
             if bar is not None:
                 bar.close()
-            future = error = failure = None  # type: ignore[assignment] # breaks a cycle
+            future = error = None  # type: ignore[assignment] # breaks a cycle
+            failures.clear()
 
     def _send_all(
         self, func: Callable[..., T], items: _Items, chunksize: int | None, star: bool
@@ -471,6 +473,15 @@ class Pool(Base):
         self.terminate()
 
 
+def _first_of(failures: list[tuple[int, int, BaseException]]) -> BaseException:
+    """The first failure, in order, of (first item, number of items, error); it tells of all."""
+    failures.sort(key=operator.itemgetter(0))
+    failure = failures[0][2]
+    for first, count, error in failures:
+        note_lost_items(error, first, count, None if error is failure else failure)
+    return failure
+
+
 def _gather(sent: list[tuple[_core.Future[list[T]], int]]) -> list[T]:
     """Wait for all chunks; their results, or the first exception."""
     results: list[T] = []
@@ -482,9 +493,9 @@ def _gather(sent: list[tuple[_core.Future[list[T]], int]]) -> list[T]:
         error = ended_with(future)
         if error is None:
             results.extend(future.result())
-        elif failure is None:
-            failure = error
-            note_lost_items(error, first, count)
+        else:
+            note_lost_items(error, first, count, failure)
+            failure = failure or error
         first += count
     if failure is None:
         return results

@@ -165,6 +165,7 @@ typedef struct Handle {
     struct Handle *next_collecting;
     Workers *workers;      /* borrowed, NULL when they are gone */
     bool finishes_at_exit; /* the interpreter waits for what was submitted; else it terminates it */
+    uint64_t memory_limit; /* of the pool, for messages */
     Lingering *lingering;  /* what reaper.c notes of this pool */
 } Handle;
 

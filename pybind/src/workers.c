@@ -249,6 +249,7 @@ static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     workers->handle->workers = workers;
     workers->handle->finishes_at_exit = finishes_at_exit;
+    workers->handle->memory_limit = memory_limit;
     if (!note_main_thread(workers->handle)) {
         Py_CLEAR(workers->handle);
         return NULL;

@@ -104,8 +104,14 @@ def _hold_memory(started: Gate, held: Gate) -> int:
 
 
 def test_native_code_that_does_not_look_at_what_it_got_dies_alone(limited: Any) -> None:
-    with pytest.raises(WorkerDied, match="SIGSEGV"):
+    with pytest.raises(WorkerDied, match="SIGSEGV") as caught:
         limited.submit(_write_to_malloc, 2 * MEMORY).result(20)
+    assert caught.value.__notes__ == [
+        f"it may have gone over the pool's memory_limit of {MEMORY} bytes"
+    ]
+    killed = limited.submit(signal.raise_signal, signal.SIGKILL).exception(20)
+    assert isinstance(killed, WorkerDied)
+    assert not hasattr(killed, "__notes__")  # that is somebody else's doing
     assert limited.submit(_write_to_malloc, MIB).result(20) == 1
     assert limited.submit(square, 3).result(20) == 9
 
