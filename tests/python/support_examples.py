@@ -46,7 +46,7 @@ def promised(code: str) -> list[str]:
     return re.findall(r"(?:#|/\*) prints (.*?)(?: \*/)?$", code, re.MULTILINE)
 
 
-def run(*command: object, folder: Path, text: str = "") -> "subprocess.CompletedProcess[str]":
+def run(*command: object, folder: Path, text: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command in a folder for at most a minute, with `text` as its standard input."""
     words = [str(word) for word in command]
     return subprocess.run(

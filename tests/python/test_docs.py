@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -25,6 +26,11 @@ import json, sys
 cells = json.load(sys.stdin)
 for number, cell in enumerate(cells, 1):
     exec(compile(cell, f"<cell {number}>", "exec"), vars(sys.modules["__main__"]))
+"""
+
+THREAD = """
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
 """
 
 
@@ -57,6 +63,14 @@ def test_the_pages_code_runs_in_cells(page: Path, tmp_path: Path) -> None:
     assert finished.stdout.splitlines() == output
 
 
+def test_the_tutorial_runs_in_a_notebook_whose_process_has_threads(tmp_path: Path) -> None:
+    page = DOCS / "tutorial.md"
+    cells = json.dumps(blocks(page, "python"))
+    finished = run(sys.executable, "-u", "-c", THREAD + CELLS, folder=tmp_path, text=cells)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.splitlines() == program(page)[1]
+
+
 def test_the_tutorial_can_be_typed_into_the_prompt(tmp_path: Path) -> None:
     code, output = program(DOCS / "tutorial.md")
     finished = run(sys.executable, "-i", "-q", "-u", "-", folder=tmp_path, text=code + "\n")
@@ -73,6 +87,15 @@ def test_a_page_begins_with_a_program_of_its_own(page: Path, tmp_path: Path) -> 
     assert finished.returncode == 0, finished.stderr
     assert promised(first)
     assert finished.stdout.splitlines() == promised(first)
+
+
+def test_the_types_that_the_page_asserts_are_those_that_mypy_finds(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    script = tmp_path / "example.py"
+    script.write_text(program(DOCS / "howto" / "types.md")[0])
+    strict = ("--strict", "--config-file", os.devnull, "--cache-dir", tmp_path / "cache")
+    checked = run(sys.executable, "-m", "mypy", *strict, script, folder=tmp_path)
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_few_blocks_are_not_run() -> None:
