@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,17 @@ STUBS = stub_signatures()
 def use_stub(
     app: object, what: str, name: str, obj: Any, options: object, signature: str, returns: str
 ) -> Signature | None:
-    """Give Sphinx the signature with types of a function that is written in C."""
-    if not inspect.isbuiltin(obj) and not inspect.ismethoddescriptor(obj):
-        return None
-    return STUBS.get(obj.__qualname__)
+    """Give Sphinx the signature with types of a function that is written in C.
+
+    In others, a default that only says that nothing was given is shown as three dots.
+    """
+    if inspect.isbuiltin(obj) or inspect.ismethoddescriptor(obj):
+        return STUBS.get(obj.__qualname__)
+    if signature and "_Same" in signature:
+        return re.sub(
+            r"(?: \| [~\w.]*_Same)? = (?:_Same\.SAME|<[^>]*_Same object>)", " = ...", signature
+        ), returns
+    return None
 
 
 def setup(app: Any) -> None:
