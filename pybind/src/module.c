@@ -219,7 +219,7 @@ static void core_free(void *module)
 }
 
 PyDoc_STRVAR(current_doc, "current($module, /)\n--\n\n"
-"In a job, return the Workers whose worker runs it; elsewhere None.\n");
+"In a job, return the libpool.Pool or libpool.Executor that runs it; elsewhere None.\n");
 
 static PyObject *core_current(PyObject *module, PyObject *Py_UNUSED(unused))
 {

@@ -371,7 +371,7 @@ static int check(Workers *workers, PyObject *function)
 const char workers_submit_doc[] =
     PyDoc_STR(
 "submit($self, fn, /, *args, **kwargs)\n--\n\n"
-"Have a worker call fn(*args, **kwargs).\n\n"
+"Have a worker call ``fn(*args, **kwargs)``.\n\n"
 "Never waits for the workers.\n\n"
 "Parameters\n----------\n"
 "fn : callable\n"
