@@ -55,6 +55,7 @@
 
 typedef struct Workers Workers;
 typedef struct Future Future;
+typedef struct Block Block;
 
 /* ---- The module's state ---------------------------------------------------------------------- */
 
@@ -155,13 +156,14 @@ typedef struct Handle {
     PyObject *ended;           /* list of those that were announced, for the collector */
     LoopReader *loops;         /* borrowed, a list: each leaves it before it is freed */
     PyObject *collector;       /* threading.Thread, the last one that ran, or NULL */
-    PyObject *blocks;   /* reference of a shared block (int) -> its Block's address, or NULL */
-    PyObject *pins;     /* job (int) -> the Blocks that it needs (tuple), or NULL */
-    PyObject *orphans;  /* keys of `pins` whose jobs have no future any more, or NULL */
-    PyObject *deferred; /* list of (future, callback) for the collector to call, or NULL */
-    bool collecting;    /* it runs, or is being started */
-    bool in_collector;  /* it runs */
-    bool closing;       /* takes no more calls, but the chunks of those that it took */
+    PyObject *blocks;        /* reference of a shared block (int) -> its Block's address, or NULL */
+    PyObject *pins;          /* job (int) -> the Blocks that it needs (tuple), or NULL */
+    PyObject *orphans;       /* keys of `pins` whose jobs have no future any more, or NULL */
+    Py_ssize_t many_orphans; /* how many are enough to look whether their jobs have ended */
+    PyObject *deferred;      /* list of (future, callback) for the collector to call, or NULL */
+    bool collecting;         /* it runs, or is being started */
+    bool in_collector;       /* it runs */
+    bool closing;            /* takes no more calls, but the chunks of those that it took */
     struct Handle *next_collecting;
     Workers *workers;      /* borrowed, NULL when they are gone */
     bool finishes_at_exit; /* the interpreter waits for what was submitted; else it terminates it */
@@ -384,12 +386,11 @@ Py_ssize_t codec_measure(PyObject *value, Met *met);
 /* memcpy, with `release` without the GIL when long. */
 void codec_copy(void *to, const void *from, size_t size, bool release);
 
-typedef struct Block Block;
-
 typedef struct Reader {
     Core *core;
     Handle *handle;       /* of a result: the pool that it came from */
     const uint8_t *begin; /* of a result: where the job's memory begins */
+    Block *block;         /* of a result: exports that memory. NULL: it does not */
     const uint8_t *next;
     const uint8_t *end;
 } Reader;
@@ -403,9 +404,13 @@ int codec_read_size(Reader *reader, size_t *size); /* 8 bytes */
 
 /* ---- Buffers (buffers.c, block.c) ------------------------------------------------------------ */
 
+/* A shorter one is copied along with the pickle, which is cheaper than what it takes to refer to
+ * it. */
+#define MIN_BUFFER 16384
+
 /* What is left out of a pickle. */
 typedef struct Buffers {
-    PyObject *list;      /* of PickleBuffer objects; NULL: there are none */
+    PyObject *list;      /* of memoryviews; NULL: there are none */
     PyObject *collector; /* adds to it, during the pickling */
     PyObject *blocks;    /* tuple: the Block that each lies in, or None. NULL: none does */
 } Buffers;
@@ -448,12 +453,12 @@ struct Block {
     size_t size;
     /* Whose memory it is. Neither: the running job's, which has not ended. */
     uint64_t reference; /* that of a block, which this process holds, or */
+    PyObject *key;      /* `reference` as an int, in Handle.blocks; NULL: it is not there */
     bool owned;         /* will free */
     bool owns_job;      /* that of the result of `job`, which this object releases */
     struct pool_future job;
 };
 
-typedef struct Future Future;
 extern PyType_Spec block_spec;
 Block *block_new(Handle *handle, void *memory, size_t size);
 /* Does anybody refer to it but the caller? */
@@ -466,7 +471,8 @@ Block *block_open(Handle *handle, uint64_t reference);
 Block *block_at(Handle *handle, const void *address, size_t *offset);
 /* Keeps `blocks`, a tuple, until the future's job has ended. */
 int block_pin(Future *future, PyObject *blocks);
-/* The future lets go of its job. False: the job has not ended, and is released by block_sweep(). */
+/* The future lets go of its job. False: the job has not ended, and is released by block_sweep(), or
+ * has been. */
 bool block_unpin(Handle *handle, const struct pool_future *job);
 /* Lets go of what jobs needed that have ended, and had no future any more. The `last` time, leaves
  * to the pool what the others need. */
