@@ -8,6 +8,7 @@
  *   functions.c  how functions travel, and the cache of those that were sent
  *   codec.c      values to bytes and back
  *   array.c      the same for lists of numbers
+ *   flat.c       the same for bytearray and array.array
  *   pickling.c   the same for what needs pickle
  *   buffers.c    large buffers beside a pickle
  *   block.c      Block: a Python object that looks after a piece of shared memory
@@ -100,6 +101,7 @@ typedef struct Core {
     PyObject *native_out; /* libpool._native.Out, the base of InOut */
     PyObject *native_in_out;
     PyObject *simple_data; /* _ctypes._SimpleCData */
+    PyObject *array_type;  /* array.array */
 
     /* Names and constants used on the way of every job. */
     PyObject *name_timeout;
@@ -341,8 +343,10 @@ enum {
     TAG_TUPLE, /* count in 4 bytes, values */
     TAG_LIST,
     TAG_DICT,
-    TAG_ARRAY, /* a list of numbers, see array.c */
-    TAG_RANGE, /* start, stop, step: 8 bytes each; only as the items of a chunk */
+    TAG_ARRAY,     /* a list of numbers, see array.c */
+    TAG_RANGE,     /* start, stop, step: 8 bytes each; only as the items of a chunk */
+    TAG_BYTEARRAY, /* see flat.c */
+    TAG_NUMBERS,   /* an array.array */
     TAG_PICKLE,
     TAG_BUFFERS,   /* a pickle with buffers, see buffers.c */
     TAG_EXCEPTION, /* as by libpool._pickling.dumps_exception */
@@ -352,7 +356,7 @@ enum {
     TAG_PARTIAL,   /* of FORM_EACH: (results, {index: exception by dumps_exception}) as a result */
 };
 
-/* Containers that have been met: one that comes again must be sent by pickle, which keeps
+/* Containers, and other mutable or long values, that have been met: one that comes again must be sent by pickle, which keeps
  * identities. */
 #define MAX_CONTAINERS 8
 typedef struct Met {
@@ -489,6 +493,13 @@ Py_ssize_t array_measure(PyObject *const *items, Py_ssize_t count);
 bool array_write(Writer *writer, PyObject *const *items, Py_ssize_t count);
 /* After the tag. */
 PyObject *array_read(Reader *reader);
+
+/* bytearray and array.array (flat.c). None but flat_read() runs Python code or raises. */
+bool flat_check(PyObject *value);
+Py_ssize_t flat_measure(PyObject *value); /* -1: it has to be pickled */
+int flat_write(Writer *writer, PyObject *value);
+/* After the tag. */
+PyObject *flat_read(Reader *reader, bool numbers);
 
 /* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
  * __main__, which may differ between the processes. With `buffers`, large ones are left out, see
