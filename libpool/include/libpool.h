@@ -312,6 +312,8 @@ POOL_API const void *pool_job_argument(const struct pool_job *job, size_t *size)
  * longer as long as somebody holds it. Also in a job; a block allocated in a job outlives the
  * worker. */
 POOL_API int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memory);
+/* The same for this process alone, until pool_drop() or its death. Nobody can look it up. */
+POOL_API int pool_alloc_own(struct pool *pool, size_t size, uint64_t *reference, void **memory);
 POOL_API void pool_free(struct pool *pool, uint64_t reference);
 /* -EINVAL: no such block. Also in a job. */
 POOL_API int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *size);

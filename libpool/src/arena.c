@@ -334,6 +334,22 @@ bool arena_share(struct arena *arena, block_ref ref, uint16_t owner)
            pass_on(arena, ref, owner, block_word(BLOCK_SHARED, stamp_of(arena, ref)));
 }
 
+static void set_holder(struct arena *arena, block_ref ref, uint16_t owner)
+{
+    shared_or(holders_of(arena, ref_class(ref), ref_index(ref)) + owner / 64, holder_bit(owner),
+              SEQ_CST);
+}
+
+bool arena_keep(struct arena *arena, block_ref ref, uint16_t owner)
+{
+    if (!ref_valid(arena, ref) || owner / 64 >= arena->holder_words)
+        return false;
+    /* The bit first: a RELEASED block without it is anybody's to reclaim. Death right after: the
+     * block is HELD by the dead. */
+    set_holder(arena, ref, owner);
+    return pass_on(arena, ref, owner, block_word(BLOCK_RELEASED, stamp_of(arena, ref)));
+}
+
 bool arena_free_held(struct arena *arena, block_ref ref, uint16_t owner)
 {
     return release(arena, ref, block_word(BLOCK_HELD, owner));
@@ -406,8 +422,7 @@ bool arena_hold(struct arena *arena, block_ref ref, uint16_t owner)
         return false;
     /* The bit first: if the block is still there after that, whoever frees it will see the bit.
      * Only this process sets and clears it. Death right after: the repair clears it. */
-    shared_or(holders_of(arena, ref_class(ref), ref_index(ref)) + owner / 64, holder_bit(owner),
-              SEQ_CST);
+    set_holder(arena, ref, owner);
     state = word_state(shared_load(word_of(arena, ref_class(ref), ref_index(ref)), SEQ_CST));
     if (state == BLOCK_SHARED || state == BLOCK_ATTACHED)
         return true;
@@ -456,12 +471,15 @@ void arena_repair(struct arena *arena, uint16_t owner)
         uint32_t index, count = checked_count(arena, size_class);
 
         for (index = 0; index < count; index++) {
-            uint64_t word = shared_load(word_of(arena, size_class, index), ACQUIRE);
+            block_ref ref = block_ref_make(size_class, index);
+            uint64_t word;
 
+            /* Whatever the block is now: the dead may have come too late to hold it, and had its
+             * bit there still. */
+            arena_drop(arena, ref, owner);
+            word = shared_load(word_of(arena, size_class, index), ACQUIRE);
             if (word == block_word(BLOCK_HELD, owner))
-                release(arena, block_ref_make(size_class, index), word);
-            else if (word_state(word) >= BLOCK_ATTACHED)
-                arena_drop(arena, block_ref_make(size_class, index), owner);
+                release(arena, ref, word);
             else if (word == FREE_WORD)
                 freemap_set(map, index);
         }

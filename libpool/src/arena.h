@@ -69,6 +69,10 @@ bool arena_attach(struct arena *arena, block_ref ref, uint16_t owner, uint32_t j
 /* HELD by owner -> SHARED. */
 bool arena_share(struct arena *arena, block_ref ref, uint16_t owner);
 
+/* HELD by owner -> RELEASED, held by owner: nobody else comes to hold it, and it is FREE when owner
+ * drops it, or dies. */
+bool arena_keep(struct arena *arena, block_ref ref, uint16_t owner);
+
 /* -> FREE, if it is what the name says. False if it was not. The latter two wait for those who
  * hold it. */
 bool arena_free_held(struct arena *arena, block_ref ref, uint16_t owner);

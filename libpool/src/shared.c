@@ -3,26 +3,46 @@
 
 #include "internal.h"
 
-int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memory)
+/* A block HELD by this process. */
+static int allocate(struct pool *pool, size_t size, block_ref *ref, void **memory)
 {
-    block_ref ref;
     uint64_t length;
     int error = submit_allowed(pool);
 
     if (error)
         return error;
     submit_touch(pool);
-    error = arena_alloc(&pool->arena, pool->self, size, &ref);
+    error = arena_alloc(&pool->arena, pool->self, size, ref);
     if (error == -ENOMEM && submit_make_room(pool))
-        error = arena_alloc(&pool->arena, pool->self, size, &ref);
+        error = arena_alloc(&pool->arena, pool->self, size, ref);
     if (error)
         return error;
-    error = arena_lookup(&pool->arena, ref, memory, &length);
-    if (error) {
-        arena_free_held(&pool->arena, ref, pool->self);
+    error = arena_lookup(&pool->arena, *ref, memory, &length);
+    if (error)
+        arena_free_held(&pool->arena, *ref, pool->self);
+    return error;
+}
+
+int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memory)
+{
+    block_ref ref;
+    int error = allocate(pool, size, &ref, memory);
+
+    if (error)
         return error;
-    }
     arena_share(&pool->arena, ref, pool->self);
+    *reference = ref;
+    return 0;
+}
+
+int pool_alloc_own(struct pool *pool, size_t size, uint64_t *reference, void **memory)
+{
+    block_ref ref;
+    int error = allocate(pool, size, &ref, memory);
+
+    if (error)
+        return error;
+    arena_keep(&pool->arena, ref, pool->self);
     *reference = ref;
     return 0;
 }

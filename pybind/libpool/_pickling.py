@@ -135,6 +135,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
+        if kind is memoryview:
+            return _reduce_memory(obj)
         if kind is FunctionType:
             return NotImplemented if self._by_reference(obj) else self._dynamic_function_reduce(obj)
         if issubclass(kind, type):
@@ -240,6 +242,29 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         known = [one.token for one in self._known_to if one.standing(cls) == SAME]
         where = (known, cls.__module__, cls.__qualname__)
         return _make_class, (make, args, where), (set_state, state), None, None, _set_class_state
+
+
+def _reduce_memory(view: memoryview) -> Any:
+    """Its content as a buffer, where a memoryview can be made of that again."""
+    kind = view.format.removeprefix("@")
+    castable = kind in _NATIVE_FORMATS and (view.ndim == 1 or 0 not in view.shape)
+    if view.ndim == 0 or not castable:
+        return NotImplemented  # it arrives as bytes
+    content = view if view.c_contiguous else view.tobytes()
+    if not view.readonly and not view.c_contiguous:
+        content = bytearray(content)
+    return _make_memory, (pickle.PickleBuffer(content), kind, view.shape)
+
+
+_NATIVE_FORMATS = frozenset("bBcdfhHiIlLnNPqQ?")
+"""Of `memoryview.cast`."""
+
+
+def _make_memory(content: Any, kind: Any, shape: tuple[int, ...]) -> memoryview:
+    view = memoryview(content).cast("B")
+    if len(shape) > 1:
+        return view.cast(kind, shape)
+    return view if kind == "B" else view.cast(kind)
 
 
 def _set_function_state(

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pickle import PickleBuffer
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, SupportsIndex, TypeVar
 
 from libpool import _core
 
@@ -90,8 +91,14 @@ def _clear(memory: memoryview) -> None:
         part[:] = zeros[: len(part)]
 
 
+def _sizes(shape: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:
+    if isinstance(shape, Sequence):
+        return tuple(map(operator.index, shape))
+    return (operator.index(shape),)
+
+
 def empty(
-    shape: int | Sequence[int],
+    shape: SupportsIndex | Sequence[SupportsIndex],
     dtype: DTypeLike = float,
     order: Literal["C", "F"] = "C",
     *,
@@ -118,7 +125,7 @@ def empty(
     kind = numpy.dtype(dtype)
     if kind.hasobject:
         raise TypeError(f"an array of {kind} can't be in shared memory: it holds Python objects")
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    sizes = _sizes(shape)
     if any(size < 0 for size in sizes):
         raise ValueError(f"negative dimensions are not allowed: {shape!r}")
     block = _pool_or_default(pool)._allocate(math.prod(sizes) * kind.itemsize)
@@ -126,7 +133,7 @@ def empty(
 
 
 def zeros(
-    shape: int | Sequence[int],
+    shape: SupportsIndex | Sequence[SupportsIndex],
     dtype: DTypeLike = float,
     order: Literal["C", "F"] = "C",
     *,
@@ -141,7 +148,7 @@ def zeros(
 
 
 def full(
-    shape: int | Sequence[int],
+    shape: SupportsIndex | Sequence[SupportsIndex],
     fill_value: Any,
     dtype: DTypeLike = float,
     order: Literal["C", "F"] = "C",
@@ -149,8 +156,10 @@ def full(
     pool: Base | None = None,
 ) -> NDArray[Any]:
     """Like `numpy.full`, in the memory of a pool; see `empty`."""
+    import numpy
+
     made = empty(shape, dtype, order, pool=pool)
-    made.fill(fill_value)
+    numpy.copyto(made, fill_value, casting="unsafe")
     return made
 
 

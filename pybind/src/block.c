@@ -8,6 +8,8 @@
  * with the worker. */
 #include "core.h"
 
+#define FEW_ORPHANS 16
+
 Block *block_new(Handle *handle, void *memory, size_t size)
 {
     Core *core = handle->core;
@@ -56,6 +58,8 @@ static Block *register_block(Handle *handle, uint64_t reference, bool owned, voi
     }
     if (!key || !pointer || !handle->blocks || PyDict_SetItem(handle->blocks, key, pointer) < 0)
         Py_CLEAR(block);
+    else
+        block->key = Py_NewRef(key);
     Py_XDECREF(key);
     Py_XDECREF(pointer);
     return block;
@@ -69,15 +73,12 @@ Block *block_alloc(Workers *workers, size_t size)
     int error;
     block_sweep(handle, false);
     Py_BEGIN_ALLOW_THREADS
-    error = pool_alloc(handle->pool, size, &reference, &memory);
+    error = handle->in_worker ? pool_alloc_own(handle->pool, size, &reference, &memory)
+                              : pool_alloc(handle->pool, size, &reference, &memory);
     Py_END_ALLOW_THREADS
     if (error < 0) {
         errors_set_submit(workers, error, size);
         return NULL;
-    }
-    if (handle->in_worker) {
-        pool_hold(handle->pool, reference);
-        pool_free(handle->pool, reference);
     }
     return register_block(handle, reference, !handle->in_worker, memory, size);
 }
@@ -121,6 +122,8 @@ static PyObject *pin_key(uint32_t index, uint32_t generation)
 int block_pin(Future *future, PyObject *blocks)
 {
     Handle *handle = future->handle;
+    if (handle->orphans && PyList_GET_SIZE(handle->orphans) >= handle->many_orphans)
+        block_sweep(handle, false);
     if (!handle->pins)
         handle->pins = PyDict_New();
     PyObject *key = pin_key(future->index, future->generation);
@@ -139,6 +142,24 @@ static void keep_orphan(Handle *handle, PyObject *key)
         PyErr_WriteUnraisable(key);
 }
 
+/* The job may need them as long as the pool lives: they end with it. */
+static void leave_to_pool(PyObject *blocks)
+{
+    for (Py_ssize_t i = 0; blocks && i < PyTuple_GET_SIZE(blocks); i++)
+        if (PyTuple_GET_ITEM(blocks, i) != Py_None)
+            ((Block *)PyTuple_GET_ITEM(blocks, i))->owned = false;
+}
+
+/* Releases a job that has no future any more, and what it needed. */
+static void release_orphan(Handle *handle, const struct pool_future *job, PyObject *key, bool ended)
+{
+    if (!ended)
+        leave_to_pool(PyDict_GetItemWithError(handle->pins, key));
+    pool_future_release(job);
+    if (PyDict_DelItem(handle->pins, key) < 0)
+        PyErr_WriteUnraisable(key);
+}
+
 /* Called on the way of exceptions, too. */
 bool block_unpin(Handle *handle, const struct pool_future *job)
 {
@@ -151,6 +172,8 @@ bool block_unpin(Handle *handle, const struct pool_future *job)
     } else if (ended) {
         if (PyDict_DelItem(handle->pins, key) < 0)
             PyErr_WriteUnraisable(key);
+    } else if (!handle->workers) {
+        release_orphan(handle, job, key, false); /* nobody will sweep */
     } else {
         keep_orphan(handle, key);
     }
@@ -158,14 +181,6 @@ bool block_unpin(Handle *handle, const struct pool_future *job)
     if (pending)
         errors_restore(pending);
     return ended;
-}
-
-/* The job may need them as long as the pool lives: they end with it. */
-static void leave_to_pool(PyObject *blocks)
-{
-    for (Py_ssize_t i = 0; blocks && i < PyTuple_GET_SIZE(blocks); i++)
-        if (PyTuple_GET_ITEM(blocks, i) != Py_None)
-            ((Block *)PyTuple_GET_ITEM(blocks, i))->owned = false;
 }
 
 void block_sweep(Handle *handle, bool last)
@@ -177,18 +192,17 @@ void block_sweep(Handle *handle, bool last)
         uint64_t number = PyLong_AsUnsignedLongLong(key);
         struct pool_future job = {handle->pool, (uint32_t)number, (uint32_t)(number >> 32)};
         int outcome = pool_future_outcome(&job, NULL);
-        if (outcome >= 0 && outcome < POOL_FINISHED) {
-            if (!last) {
-                keep_orphan(handle, key);
-                continue;
-            }
-            leave_to_pool(PyDict_GetItemWithError(handle->pins, key));
-        }
-        pool_future_release(&job);
-        if (PyDict_DelItem(handle->pins, key) < 0)
-            PyErr_WriteUnraisable(key);
+        bool ended = outcome < 0 || outcome >= POOL_FINISHED;
+        if (ended || last)
+            release_orphan(handle, &job, key, ended);
+        else
+            keep_orphan(handle, key);
     }
     Py_XDECREF(orphans);
+    /* So each is looked at a few times, however many there are. */
+    handle->many_orphans = FEW_ORPHANS;
+    if (handle->orphans)
+        handle->many_orphans += 2 * PyList_GET_SIZE(handle->orphans);
 }
 
 /* ---- What Workers offers --------------------------------------------------------------------- */
@@ -258,13 +272,8 @@ PyObject *block_get(PyObject *module, PyObject *exporter)
 static void unregister(const Block *block)
 {
     PyObject *pending = errors_take();
-    PyObject *key = PyLong_FromUnsignedLongLong(block->reference);
-    PyObject *pointer = key ? PyDict_GetItemWithError(block->handle->blocks, key) : NULL;
-    if (pointer && PyLong_AsVoidPtr(pointer) == block)
-        PyDict_DelItem(block->handle->blocks, key);
-    if (PyErr_Occurred())
+    if (PyDict_DelItem(block->handle->blocks, block->key) < 0)
         PyErr_WriteUnraisable(NULL);
-    Py_XDECREF(key);
     if (pending)
         errors_restore(pending);
 }
@@ -276,7 +285,7 @@ static void block_dealloc(PyObject *self)
     struct pool *pool = block->handle->pool;
     /* In a process that inherited the pool these do nothing. */
     if (block->reference) {
-        if (block->handle->blocks)
+        if (block->key)
             unregister(block);
         if (block->owned)
             pool_free(pool, block->reference);
@@ -285,6 +294,7 @@ static void block_dealloc(PyObject *self)
     }
     if (block->owns_job)
         pool_future_release(&block->job);
+    Py_XDECREF(block->key);
     Py_DECREF(block->handle);
     type->tp_free(self);
     Py_DECREF(type);

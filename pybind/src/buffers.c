@@ -8,9 +8,6 @@
  * far from the block's begin (8 and 8; 0: it is here), then the pickle, and the buffers. */
 #include "core.h"
 
-/* A shorter one is copied along with the pickle, which is cheaper than what it takes to refer to
- * it. */
-#define MIN_BUFFER 16384
 /* What vector instructions like. Relative to the payload's memory, which has it too. */
 #define ALIGNMENT 64
 #define READ_ONLY (UINT64_C(1) << 63)
@@ -55,16 +52,16 @@ static PyObject *collector_call(PyObject *self, PyObject *args, PyObject *keywor
     size_t offset;
     if (keywords || !PyArg_ParseTuple(args, "O", &buffer))
         return keywords ? PyErr_Format(PyExc_TypeError, "one argument is expected") : NULL;
-    const Py_buffer *view = PyPickleBuffer_GetBuffer(buffer);
-    if (!view)
+    /* One of our own, since anybody may release the PickleBuffer before we read it. */
+    PyObject *memory = PyMemoryView_FromObject(buffer);
+    if (!memory)
         return NULL;
+    const Py_buffer *view = PyMemoryView_GET_BUFFER(memory);
     bool beside = PyBuffer_IsContiguous(view, 'A') &&
                   (view->len >= MIN_BUFFER || block_at(collector->handle, view->buf, &offset));
-    if (!beside)
-        Py_RETURN_TRUE;
-    if (PyList_Append(collector->list, buffer) < 0)
-        return NULL;
-    Py_RETURN_FALSE;
+    int error = beside ? PyList_Append(collector->list, memory) : 0;
+    Py_DECREF(memory);
+    return error < 0 ? NULL : PyBool_FromLong(!beside);
 }
 
 /* Forgets what was collected: pickling begins anew. */
@@ -108,7 +105,7 @@ PyType_Spec collector_spec = {
 
 static const Py_buffer *nth(const Buffers *buffers, Py_ssize_t i)
 {
-    return PyPickleBuffer_GetBuffer(PyList_GET_ITEM(buffers->list, i));
+    return PyMemoryView_GET_BUFFER(PyList_GET_ITEM(buffers->list, i));
 }
 
 /* The block that the buffer is sent as a part of. Borrowed; NULL: it is copied. */

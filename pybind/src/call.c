@@ -197,7 +197,8 @@ static int open_source(Source *source, Workers *workers, const uint8_t *data, si
     source->opened = PyList_New(0);
     source->memory = data;
     source->handle = workers->handle;
-    source->copy = form & FORM_COPY;
+    /* What is so short may lie in the job's slot, which nobody can keep. */
+    source->copy = (form & FORM_COPY) || size < MIN_BUFFER;
     return source->exporter && source->opened ? 0 : -1;
 }
 

@@ -1,5 +1,5 @@
 /* Values to bytes and back, for the types that need no pickle: None, bool, int of 64 bits, float,
- * str, bytes, and small nests of tuple, list and dict of these.
+ * str, bytes, bytearray, array.array, and small nests of tuple, list and dict of these.
  *
  * Exact types only: an instance of a subclass may have more to it, and goes to pickle. Numbers are
  * little-endian as the machine has them; both sides are the same program on the same machine.
@@ -8,7 +8,8 @@
  * it checks each length against what is left, and reads each length once. */
 #include "core.h"
 
-/* Inside of containers, longer ones go to pickle, which sends one that comes twice only once. */
+/* Inside of containers, longer ones are looked at: one that comes twice goes to pickle, which sends
+ * it once. */
 #define MAX_NESTED_TEXT 4096
 /* A reader's limit, well above what the writer's MAX_CONTAINERS allows. */
 #define MAX_DEPTH 16
@@ -24,13 +25,6 @@ static Py_ssize_t measure_int(PyObject *value)
     if (number == (int16_t)number)
         return 3;
     return number == (int32_t)number ? 5 : 9;
-}
-
-static Py_ssize_t measure_text(Py_ssize_t length, bool nested)
-{
-    if (nested && length > MAX_NESTED_TEXT)
-        return -1;
-    return length <= UINT8_MAX ? 2 + length : 9 + length;
 }
 
 /* Strings that are not ASCII get their UTF-8 form cached by Python, as when they are pickled. Lone
@@ -57,6 +51,13 @@ static bool met_before(Met *met, PyObject *container)
         return true;
     met->containers[met->count++] = container;
     return false;
+}
+
+static Py_ssize_t measure_text(PyObject *value, Py_ssize_t length, Met *met, bool nested)
+{
+    if (nested && length > MAX_NESTED_TEXT && met_before(met, value))
+        return -1;
+    return length <= UINT8_MAX ? 2 + length : 9 + length;
 }
 
 static Py_ssize_t measure(PyObject *value, Met *met, bool nested);
@@ -98,17 +99,20 @@ static Py_ssize_t measure(PyObject *value, Met *met, bool nested)
     if (type == &PyLong_Type)
         return measure_int(value);
     if (type == &PyUnicode_Type)
-        return utf8(value, &length) ? measure_text(length, nested) : -1;
+        return utf8(value, &length) ? measure_text(value, length, met, nested) : -1;
     if (type == &PyFloat_Type)
         return 9;
     if (value == Py_None || type == &PyBool_Type)
         return 1;
     if (type == &PyBytes_Type)
-        return measure_text(PyBytes_GET_SIZE(value), nested);
-    if (type != &PyTuple_Type && type != &PyList_Type && type != &PyDict_Type)
+        return measure_text(value, PyBytes_GET_SIZE(value), met, nested);
+    bool flat = flat_check(value);
+    if (!flat && type != &PyTuple_Type && type != &PyList_Type && type != &PyDict_Type)
         return -1;
     if (met_before(met, value))
         return -1;
+    if (flat)
+        return flat_measure(value);
     if (type == &PyTuple_Type)
         return measure_items(((PyTupleObject *)value)->ob_item, PyTuple_GET_SIZE(value), met);
     if (type == &PyList_Type) {
@@ -163,10 +167,10 @@ static int write_int(Writer *writer, PyObject *value)
     return put(writer, TAG_INT64, &(int64_t){number}, 8);
 }
 
-static int write_text(Writer *writer, int short_tag, const void *text, Py_ssize_t length,
-                      bool nested)
+static int write_text(Writer *writer, int short_tag, PyObject *value, const void *text,
+                      Py_ssize_t length, bool nested)
 {
-    if (!text || (nested && length > MAX_NESTED_TEXT))
+    if (!text || (nested && length > MAX_NESTED_TEXT && met_before(&writer->met, value)))
         return CODEC_PICKLE;
     int full = length <= UINT8_MAX ? put(writer, short_tag, &(uint8_t){(uint8_t)length}, 1)
                                    : put(writer, short_tag + 1, &(uint64_t){(uint64_t)length}, 8);
@@ -212,7 +216,7 @@ static int write_value(Writer *writer, PyObject *value, bool nested)
     if (type == &PyUnicode_Type) {
         Py_ssize_t length = 0;
         const char *text = utf8(value, &length);
-        return write_text(writer, TAG_STR8, text, length, nested);
+        return write_text(writer, TAG_STR8, value, text, length, nested);
     }
     if (type == &PyFloat_Type)
         return put(writer, TAG_FLOAT, &(double){PyFloat_AS_DOUBLE(value)}, 8);
@@ -221,12 +225,15 @@ static int write_value(Writer *writer, PyObject *value, bool nested)
     if (type == &PyBool_Type)
         return put(writer, value == Py_True ? TAG_TRUE : TAG_FALSE, "", 0);
     if (type == &PyBytes_Type)
-        return write_text(writer, TAG_BYTES8, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value),
-                          nested);
-    if (type != &PyTuple_Type && type != &PyList_Type && type != &PyDict_Type)
+        return write_text(writer, TAG_BYTES8, value, PyBytes_AS_STRING(value),
+                          PyBytes_GET_SIZE(value), nested);
+    bool flat = flat_check(value);
+    if (!flat && type != &PyTuple_Type && type != &PyList_Type && type != &PyDict_Type)
         return CODEC_PICKLE;
     if (met_before(&writer->met, value))
         return CODEC_PICKLE;
+    if (flat)
+        return flat_write(writer, value);
     if (type == &PyTuple_Type)
         return write_items(writer, TAG_TUPLE, ((PyTupleObject *)value)->ob_item,
                            PyTuple_GET_SIZE(value));
@@ -435,6 +442,9 @@ static PyObject *read_value(Reader *reader, int depth)
         return read_range(reader);
     case TAG_ARRAY:
         return array_read(reader);
+    case TAG_BYTEARRAY:
+    case TAG_NUMBERS:
+        return flat_read(reader, tag == TAG_NUMBERS);
     default:
         return damaged();
     }

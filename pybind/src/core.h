@@ -8,6 +8,7 @@
  *   functions.c  how functions travel, and the cache of those that were sent
  *   codec.c      values to bytes and back
  *   array.c      the same for lists of numbers
+ *   flat.c       the same for bytearray and array.array
  *   pickling.c   the same for what needs pickle
  *   buffers.c    large buffers beside a pickle
  *   block.c      Block: a Python object that looks after a piece of shared memory
@@ -55,6 +56,7 @@
 
 typedef struct Workers Workers;
 typedef struct Future Future;
+typedef struct Block Block;
 
 /* ---- The module's state ---------------------------------------------------------------------- */
 
@@ -99,6 +101,7 @@ typedef struct Core {
     PyObject *native_out; /* libpool._native.Out, the base of InOut */
     PyObject *native_in_out;
     PyObject *simple_data; /* _ctypes._SimpleCData */
+    PyObject *array_type;  /* array.array */
 
     /* Names and constants used on the way of every job. */
     PyObject *name_timeout;
@@ -155,13 +158,14 @@ typedef struct Handle {
     PyObject *ended;           /* list of those that were announced, for the collector */
     LoopReader *loops;         /* borrowed, a list: each leaves it before it is freed */
     PyObject *collector;       /* threading.Thread, the last one that ran, or NULL */
-    PyObject *blocks;   /* reference of a shared block (int) -> its Block's address, or NULL */
-    PyObject *pins;     /* job (int) -> the Blocks that it needs (tuple), or NULL */
-    PyObject *orphans;  /* keys of `pins` whose jobs have no future any more, or NULL */
-    PyObject *deferred; /* list of (future, callback) for the collector to call, or NULL */
-    bool collecting;    /* it runs, or is being started */
-    bool in_collector;  /* it runs */
-    bool closing;       /* takes no more calls, but the chunks of those that it took */
+    PyObject *blocks;        /* reference of a shared block (int) -> its Block's address, or NULL */
+    PyObject *pins;          /* job (int) -> the Blocks that it needs (tuple), or NULL */
+    PyObject *orphans;       /* keys of `pins` whose jobs have no future any more, or NULL */
+    Py_ssize_t many_orphans; /* how many are enough to look whether their jobs have ended */
+    PyObject *deferred;      /* list of (future, callback) for the collector to call, or NULL */
+    bool collecting;         /* it runs, or is being started */
+    bool in_collector;       /* it runs */
+    bool closing;            /* takes no more calls, but the chunks of those that it took */
     struct Handle *next_collecting;
     Workers *workers;      /* borrowed, NULL when they are gone */
     bool finishes_at_exit; /* the interpreter waits for what was submitted; else it terminates it */
@@ -349,8 +353,10 @@ enum {
     TAG_TUPLE, /* count in 4 bytes, values */
     TAG_LIST,
     TAG_DICT,
-    TAG_ARRAY, /* a list of numbers, see array.c */
-    TAG_RANGE, /* start, stop, step: 8 bytes each; only as the items of a chunk */
+    TAG_ARRAY,     /* a list of numbers, see array.c */
+    TAG_RANGE,     /* start, stop, step: 8 bytes each; only as the items of a chunk */
+    TAG_BYTEARRAY, /* see flat.c */
+    TAG_NUMBERS,   /* an array.array */
     TAG_PICKLE,
     TAG_BUFFERS,   /* a pickle with buffers, see buffers.c */
     TAG_EXCEPTION, /* as by libpool._pickling.dumps_exception */
@@ -360,7 +366,7 @@ enum {
     TAG_PARTIAL,   /* of FORM_EACH: (results, {index: exception by dumps_exception}) as a result */
 };
 
-/* Containers that have been met: one that comes again must be sent by pickle, which keeps
+/* Containers, and other mutable or long values, that have been met: one that comes again must be sent by pickle, which keeps
  * identities. */
 #define MAX_CONTAINERS 8
 typedef struct Met {
@@ -394,12 +400,11 @@ Py_ssize_t codec_measure(PyObject *value, Met *met);
 /* memcpy, with `release` without the GIL when long. */
 void codec_copy(void *to, const void *from, size_t size, bool release);
 
-typedef struct Block Block;
-
 typedef struct Reader {
     Core *core;
     Handle *handle;       /* of a result: the pool that it came from */
     const uint8_t *begin; /* of a result: where the job's memory begins */
+    Block *block;         /* of a result: exports that memory. NULL: it does not */
     const uint8_t *next;
     const uint8_t *end;
 } Reader;
@@ -413,9 +418,13 @@ int codec_read_size(Reader *reader, size_t *size); /* 8 bytes */
 
 /* ---- Buffers (buffers.c, block.c) ------------------------------------------------------------ */
 
+/* A shorter one is copied along with the pickle, which is cheaper than what it takes to refer to
+ * it. */
+#define MIN_BUFFER 16384
+
 /* What is left out of a pickle. */
 typedef struct Buffers {
-    PyObject *list;      /* of PickleBuffer objects; NULL: there are none */
+    PyObject *list;      /* of memoryviews; NULL: there are none */
     PyObject *collector; /* adds to it, during the pickling */
     PyObject *blocks;    /* tuple: the Block that each lies in, or None. NULL: none does */
 } Buffers;
@@ -458,12 +467,12 @@ struct Block {
     size_t size;
     /* Whose memory it is. Neither: the running job's, which has not ended. */
     uint64_t reference; /* that of a block, which this process holds, or */
+    PyObject *key;      /* `reference` as an int, in Handle.blocks; NULL: it is not there */
     bool owned;         /* will free */
     bool owns_job;      /* that of the result of `job`, which this object releases */
     struct pool_future job;
 };
 
-typedef struct Future Future;
 extern PyType_Spec block_spec;
 Block *block_new(Handle *handle, void *memory, size_t size);
 /* Does anybody refer to it but the caller? */
@@ -476,7 +485,8 @@ Block *block_open(Handle *handle, uint64_t reference);
 Block *block_at(Handle *handle, const void *address, size_t *offset);
 /* Keeps `blocks`, a tuple, until the future's job has ended. */
 int block_pin(Future *future, PyObject *blocks);
-/* The future lets go of its job. False: the job has not ended, and is released by block_sweep(). */
+/* The future lets go of its job. False: the job has not ended, and is released by block_sweep(), or
+ * has been. */
 bool block_unpin(Handle *handle, const struct pool_future *job);
 /* Lets go of what jobs needed that have ended, and had no future any more. The `last` time, leaves
  * to the pool what the others need. */
@@ -493,6 +503,13 @@ Py_ssize_t array_measure(PyObject *const *items, Py_ssize_t count);
 bool array_write(Writer *writer, PyObject *const *items, Py_ssize_t count);
 /* After the tag. */
 PyObject *array_read(Reader *reader);
+
+/* bytearray and array.array (flat.c). None but flat_read() runs Python code or raises. */
+bool flat_check(PyObject *value);
+Py_ssize_t flat_measure(PyObject *value); /* -1: it has to be pickled */
+int flat_write(Writer *writer, PyObject *value);
+/* After the tag. */
+PyObject *flat_read(Reader *reader, bool numbers);
 
 /* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
  * __main__, which may differ between the processes. With `buffers`, large ones are left out, see

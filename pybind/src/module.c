@@ -153,6 +153,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(core->native_out);
     Py_VISIT(core->native_in_out);
     Py_VISIT(core->simple_data);
+    Py_VISIT(core->array_type);
     Py_VISIT(core->with_failures);
     Py_VISIT(core->current);
     return 0;
@@ -194,6 +195,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->native_out);
     Py_CLEAR(core->native_in_out);
     Py_CLEAR(core->simple_data);
+    Py_CLEAR(core->array_type);
     Py_CLEAR(core->with_failures);
     Py_CLEAR(core->name_timeout);
     Py_CLEAR(core->name_acquire);

@@ -33,21 +33,23 @@ double outcome_spent(uint16_t spent)
     return highest + highest * (spent & 0x3ff) / 0x400;
 }
 
-/* A value that refers to the job's memory takes the job over. */
-static PyObject *decode_buffers(Future *future, Reader *reader)
+static PyObject *decode_buffers(Reader *reader)
 {
     Handle *handle = reader->handle;
-    struct pool_future job = {handle->pool, future->index, future->generation};
     const uint8_t *begin = reader->begin;
     Block *block = block_new(handle, (uint8_t *)(uintptr_t)begin, (size_t)(reader->end - begin));
     Source source = {.exporter = (PyObject *)block, .memory = begin, .handle = handle};
-    PyObject *value = block ? buffers_loads(&source, reader) : NULL;
-    if (value && block_in_use(block) && future->handle) {
-        block->job = job;
+    Py_XSETREF(reader->block, block);
+    return block ? buffers_loads(&source, reader) : NULL;
+}
+
+/* What refers to the job's memory takes the job over, once the future is sure to become final. */
+static void lend(Future *future, Block *block)
+{
+    if (block_in_use(block) && future->handle) {
+        block->job = future_job(future);
         block->owns_job = future->lent = true;
     }
-    Py_XDECREF(block);
-    return value;
 }
 
 /* What the future of a native function has for its content says how. */
@@ -97,7 +99,7 @@ static PyObject *decode(Future *future, Reader *reader, int *state)
         case TAG_PICKLE:
             return pickle_loads(core, reader->next, left, NULL);
         case TAG_BUFFERS:
-            return decode_buffers(future, reader);
+            return decode_buffers(reader);
         case TAG_EXCEPTION:
             *state = FUTURE_EXCEPTION;
             return exception_of(core, reader->next, left);
@@ -147,8 +149,9 @@ static PyObject *exception_of_error(Core *core, int error)
     return errors_take();
 }
 
+/* *block: what exports the job's memory to the value, owned; NULL: nothing does. */
 static PyObject *take_finished(Future *future, Handle *handle, const struct pool_future *job,
-                               int *state)
+                               int *state, Block **block)
 {
     const void *data;
     size_t size;
@@ -160,7 +163,9 @@ static PyObject *take_finished(Future *future, Handle *handle, const struct pool
                          .next = data,
                          .end = (const uint8_t *)data + size};
         future->spent = SPENT_UNKNOWN; /* it may be read twice: see future_collect() */
-        return decode(future, &reader, state);
+        PyObject *value = decode(future, &reader, state);
+        *block = reader.block;
+        return value;
     }
     *state = FUTURE_EXCEPTION;
     if (status == -ENOMEM)
@@ -218,11 +223,12 @@ int outcome_take(Future *future, PyObject **content)
     Handle *handle = (Handle *)Py_NewRef((PyObject *)future->handle);
     Core *core = handle->core;
     struct pool_future job = future_job(future);
+    Block *block = NULL;
     int detail = 0, state = FUTURE_EXCEPTION;
     *content = NULL;
     switch (pool_future_outcome(&job, &detail)) {
     case POOL_FINISHED:
-        *content = take_finished(future, handle, &job, &state);
+        *content = take_finished(future, handle, &job, &state, &block);
         break;
     case POOL_DIED:
         *content = died(future, core, detail);
@@ -250,6 +256,9 @@ int outcome_take(Future *future, PyObject **content)
             state = FUTURE_EXCEPTION;
         }
     }
+    if (block && state >= 0)
+        lend(future, block);
+    Py_XDECREF(block);
     Py_DECREF(handle);
     return state;
 }

@@ -61,6 +61,20 @@ static int job_drop(struct pool_job *job, const void *argument, size_t size)
     return 0;
 }
 
+static int job_alloc_and_die(struct pool_job *job, const void *argument, size_t size)
+{
+    uint64_t reference;
+    void *memory;
+
+    (void)job;
+    (void)argument;
+    (void)size;
+    if (pool_alloc_own(pool_current(), LARGE, &reference, &memory) != 0)
+        return -ENOMEM;
+    memset(memory, 1, LARGE);
+    abort();
+}
+
 static int run(struct pool *pool, pool_function function, const void *argument, size_t size)
 {
     struct pool_future future = harness_submit(pool, function, argument, size);
@@ -155,14 +169,14 @@ static bool has_room(void *context)
     return fill(room->pool, 16) == room->blocks;
 }
 
-static void a_held_block_is_free_after_its_holders_death(void)
+static void a_worker_dies_with_what_it_has(pool_function function, size_t size)
 {
     struct pool *pool = harness_pool(1, LIMIT);
     unsigned char *argument = calloc(1, LARGE);
     int i, room = fill(pool, 16);
 
     for (i = 0; i < 20; i++) {
-        struct pool_future future = harness_submit(pool, job_keep_and_die, argument, LARGE);
+        struct pool_future future = harness_submit(pool, function, argument, size);
 
         EXPECT(harness_outcome(&future, NULL), POOL_DIED);
         pool_future_release(&future);
@@ -170,6 +184,40 @@ static void a_held_block_is_free_after_its_holders_death(void)
     /* The job's end is told before the repair is done. */
     EXPECT(harness_until(has_room, &(struct room){pool, room}), true);
     free(argument);
+    pool_destroy(pool);
+}
+
+static void a_held_block_is_free_after_its_holders_death(void)
+{
+    a_worker_dies_with_what_it_has(job_keep_and_die, LARGE);
+}
+
+static void a_workers_own_block_is_free_after_its_death(void)
+{
+    a_worker_dies_with_what_it_has(job_alloc_and_die, 1);
+}
+
+static void a_block_of_ones_own_cannot_be_looked_up(void)
+{
+    struct pool *pool = harness_pool(1, LIMIT);
+    int i, room = fill(pool, 16);
+
+    for (i = 0; i < 20; i++) {
+        uint64_t reference;
+        void *memory, *found;
+        size_t size;
+
+        REQUIRE(pool_alloc_own(pool, LARGE, &reference, &memory), 0);
+        EXPECT(pool_lookup(pool, reference, &found, &size), -EINVAL);
+        EXPECT(pool_find(pool, memory, &size), 0);
+        EXPECT(run(pool, job_hold, &reference, sizeof reference), -EINVAL);
+        memset(memory, 3, LARGE);
+        pool_free(pool, reference); /* nothing: it is not shared */
+        fill(pool, 4);
+        EXPECT(((unsigned char *)memory)[LARGE - 1], 3);
+        pool_drop(pool, reference);
+    }
+    EXPECT(fill(pool, 16), room);
     pool_destroy(pool);
 }
 
@@ -257,6 +305,8 @@ static const struct harness_test tests[] = {
     TEST(a_block_that_a_worker_holds_stays_when_it_is_freed),
     TEST(the_last_holder_frees_it),
     TEST(a_held_block_is_free_after_its_holders_death),
+    TEST(a_workers_own_block_is_free_after_its_death),
+    TEST(a_block_of_ones_own_cannot_be_looked_up),
     TEST(a_job_keeps_its_argument),
     TEST(a_small_argument_is_in_no_block),
     TEST(the_host_holds_blocks_too),

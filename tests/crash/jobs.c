@@ -122,3 +122,34 @@ int job_read_shared(struct pool_job *job, const void *argument, size_t size)
     error = pool_lookup(pool_current(), reference, &memory, &length);
     return error ? error : pool_job_return(job, memory, length);
 }
+
+int job_keep(struct pool_job *job, const void *argument, size_t size)
+{
+    uint64_t kept, own;
+    void *memory;
+    int error = pool_job_keep(job, &kept);
+
+    if (error)
+        return error;
+    error = pool_alloc_own(pool_current(), size, &own, &memory);
+    if (!error) {
+        memcpy(memory, argument, size);
+        error = job_invert(job, memory, size);
+        pool_drop(pool_current(), own);
+    }
+    pool_drop(pool_current(), kept);
+    return error;
+}
+
+int job_hold_shared(struct pool_job *job, const void *argument, size_t size)
+{
+    uint64_t reference;
+    int error;
+
+    memcpy(&reference, argument, sizeof reference);
+    error = pool_hold(pool_current(), reference);
+    if (!error)
+        error = job_read_shared(job, argument, size);
+    pool_drop(pool_current(), reference);
+    return error;
+}

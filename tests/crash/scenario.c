@@ -1,5 +1,5 @@
 /* One small life of a pool: inline and block payloads, jobs that wait and are cancelled, nested,
- * detached and announced jobs, a map, a shared block, jobs that are killed, run out of time or are
+ * detached and announced jobs, a map, a shared block, arguments that are kept, jobs that are killed, run out of time or are
  * run again; close, join, and a look at what is left. The rings are small at first, and grow.
  */
 #include "scenario.h"
@@ -258,7 +258,7 @@ static void share_block(struct pool *pool)
         return;
     }
     memset(memory, 7, 300);
-    error = pool_submit(pool, job_read_shared, &reference, sizeof reference, &sent.future);
+    error = pool_submit(pool, job_hold_shared, &reference, sizeof reference, &sent.future);
     sent.there = error == 0;
     if (error && error != -EOWNERDEAD)
         TROUBLE("submit %u: %d", sent.number, error);
@@ -361,6 +361,7 @@ static void end_pool(struct pool *pool)
 void scenario_run(void)
 {
     static const size_t sizes[] = {8, 90, 1000, ARGUMENT_MAX, 8, 5000};
+    static const size_t large[] = {1000, ARGUMENT_MAX};
     struct pool_config config;
     struct pool_options again;
     struct pool *pool;
@@ -387,6 +388,7 @@ void scenario_run(void)
     tally->nested = tally->died - died;
     map_some(pool);
     share_block(pool);
+    send_and_settle(pool, NULL, job_keep, large, 2);
     limit_some(pool);
     send_and_settle(pool, NULL, job_invert, sizes, 4);
     end_pool(pool);

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RING, FREEMAP, ARENA, JOB, WAKE, POOL = (
-    f"test_explore_{layer}" for layer in ("ring", "freemap", "arena", "job", "wake", "pool")
+RING, FREEMAP, ARENA, HOLDERS, JOB, WAKE, POOL = (
+    f"test_explore_{layer}"
+    for layer in ("ring", "freemap", "arena", "holders", "job", "wake", "pool")
 )
 
 

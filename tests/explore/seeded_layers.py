@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutant import ARENA, FREEMAP, JOB, RING, Mutant
+from mutant import ARENA, FREEMAP, HOLDERS, JOB, RING, Mutant
 
 LAYER_MUTANTS = [
     # ---- The ring ----
@@ -233,7 +233,7 @@ bool""",
             (
                 """\
             if (word == block_word(BLOCK_HELD, owner))
-                release(arena, block_ref_make(size_class, index), word);
+                release(arena, ref, word);
             else if (word == FREE_WORD)
                 freemap_set(map, index);
 """,
@@ -274,6 +274,244 @@ bool""",
         ),
         ARENA,
         "2 hold 2 large blocks, trimmed",
+    ),
+    # ---- Blocks that are held ----
+    Mutant(
+        "who holds a block looks at it first, and sets its bit after",
+        "arena.c",
+        (
+            (
+                """\
+    set_holder(arena, ref, owner);
+    state = word_state(shared_load(word_of(arena, ref_class(ref), ref_index(ref)), SEQ_CST));
+    if (state == BLOCK_SHARED || state == BLOCK_ATTACHED)
+        return true;
+    arena_drop(arena, ref, owner);
+    return false;
+""",
+                """\
+    state = word_state(shared_load(word_of(arena, ref_class(ref), ref_index(ref)), SEQ_CST));
+    if (state != BLOCK_SHARED && state != BLOCK_ATTACHED)
+        return false;
+    set_holder(arena, ref, owner);
+    return true;
+""",
+            ),
+        ),
+        HOLDERS,
+        "1 holds what 1 frees",
+    ),
+    Mutant(
+        "who comes too late to hold a block leaves its bit",
+        "arena.c",
+        (
+            (
+                """\
+        return true;
+    arena_drop(arena, ref, owner);
+    return false;
+""",
+                """\
+        return true;
+    return false;
+""",
+            ),
+        ),
+        HOLDERS,
+        "1 holds what 1 frees",
+    ),
+    Mutant(
+        "a released block is held, too",
+        "arena.c",
+        (
+            (
+                """\
+    if (state == BLOCK_SHARED || state == BLOCK_ATTACHED)
+""",
+                """\
+    if (state >= BLOCK_ATTACHED)
+""",
+            ),
+        ),
+        HOLDERS,
+        "2 hold what 1 frees",
+    ),
+    Mutant(
+        "a released block has no stamp",
+        "arena.c",
+        (
+            (
+                """\
+    return ref_valid(arena, ref) &&
+           pass_on(arena, ref, owner, block_word(BLOCK_SHARED, stamp_of(arena, ref)));
+""",
+                """\
+    return ref_valid(arena, ref) && pass_on(arena, ref, owner, block_word(BLOCK_SHARED, 0));
+""",
+            ),
+        ),
+        HOLDERS,
+        "2 hold once what 1 frees",
+    ),
+    Mutant(
+        "a block is reclaimed without a look at who holds it",
+        "arena.c",
+        (
+            (
+                """\
+    if (word_state(word) == BLOCK_RELEASED && !is_held(arena, ref))
+""",
+                """\
+    if (word_state(word) == BLOCK_RELEASED)
+""",
+            ),
+        ),
+        HOLDERS,
+        "1 holds what 1 frees",
+    ),
+    Mutant(
+        "who drops a block leaves it to others to reclaim it",
+        "arena.c",
+        (
+            (
+                """\
+        shared_and(holders, ~holder_bit(owner), SEQ_CST);
+    reclaim(arena, ref);
+}
+""",
+                """\
+        shared_and(holders, ~holder_bit(owner), SEQ_CST);
+}
+""",
+            ),
+        ),
+        HOLDERS,
+        "1 holds what 1 frees",
+    ),
+    Mutant(
+        "who frees a block leaves it to its holders to reclaim it",
+        "arena.c",
+        (
+            (
+                """\
+        !shared_cas(at, &word, block_word(BLOCK_RELEASED, (uint32_t)(word >> 32)), SEQ_CST))
+        return false;
+    reclaim(arena, ref);
+""",
+                """\
+        !shared_cas(at, &word, block_word(BLOCK_RELEASED, (uint32_t)(word >> 32)), SEQ_CST))
+        return false;
+""",
+            ),
+        ),
+        HOLDERS,
+        "1 holds what 1 frees",
+    ),
+    Mutant(
+        "who frees a shared block looks at its holders first",
+        "arena.c",
+        (
+            (
+                """\
+    /* SHARED -> RELEASED: one wins. */
+    if (word_state(word) != BLOCK_SHARED ||
+""",
+                """\
+    if (word_state(word) == BLOCK_SHARED && !is_held(arena, ref))
+        return release(arena, ref, word);
+    if (word_state(word) != BLOCK_SHARED ||
+""",
+            ),
+        ),
+        HOLDERS,
+        "1 holds what 1 frees",
+    ),
+    Mutant(
+        "an argument is freed although its worker keeps it",
+        "arena.c",
+        (
+            (
+                """\
+    if (!is_held(arena, ref))
+        return release(arena, ref, word);
+""",
+                """\
+    return release(arena, ref, word);
+""",
+            ),
+        ),
+        HOLDERS,
+        "a job keeps its argument",
+    ),
+    Mutant(
+        "a repair that leaves the bits of the dead",
+        "arena.c",
+        (
+            (
+                """\
+            arena_drop(arena, ref, owner);
+            word = shared_load""",
+                """\
+            word = shared_load""",
+            ),
+        ),
+        HOLDERS,
+        "a job keeps its argument; a death",
+    ),
+    Mutant(
+        "a repair that clears the dead's bits of shared and released blocks only",
+        "arena.c",
+        (
+            (
+                """\
+            arena_drop(arena, ref, owner);
+            word = shared_load(word_of(arena, size_class, index), ACQUIRE);
+""",
+                """\
+            word = shared_load(word_of(arena, size_class, index), ACQUIRE);
+            if (word_state(word) >= BLOCK_ATTACHED)
+                arena_drop(arena, ref, owner);
+""",
+            ),
+        ),
+        HOLDERS,
+        "1 holds what 1 frees; a death",
+    ),
+    Mutant(
+        "a repair that clears the dead's bits and reclaims nothing",
+        "arena.c",
+        (
+            (
+                """\
+            arena_drop(arena, ref, owner);
+            word = shared_load""",
+                """\
+            shared_and(holders_of(arena, size_class, index), ~holder_bit(owner), SEQ_CST);
+            word = shared_load""",
+            ),
+        ),
+        HOLDERS,
+        "a job keeps its argument; a death",
+    ),
+    Mutant(
+        "a block of one's own is released before its bit is set",
+        "arena.c",
+        (
+            (
+                """\
+    set_holder(arena, ref, owner);
+    return pass_on(arena, ref, owner, block_word(BLOCK_RELEASED, stamp_of(arena, ref)));
+""",
+                """\
+    if (!pass_on(arena, ref, owner, block_word(BLOCK_RELEASED, stamp_of(arena, ref))))
+        return false;
+    set_holder(arena, ref, owner);
+    return true;
+""",
+            ),
+        ),
+        HOLDERS,
+        "2 have blocks of their own; a death",
     ),
     # ---- The job ----
     Mutant(

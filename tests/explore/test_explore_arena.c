@@ -222,7 +222,7 @@ static void check(void)
         uint64_t word = *word_of(&arena, size_class, i);
 
         is_free[i] = word == FREE_WORD;
-        if (!is_free[i] && !(variant->use == SHARE && word == block_word(BLOCK_SHARED, 0)))
+        if (!is_free[i] && !(variant->use == SHARE && word_state(word) == BLOCK_SHARED))
             explore_fail("a block is not free at the end: it is leaked");
     }
     while (freemap_take(&arena.size_class[size_class].map, &i)) {

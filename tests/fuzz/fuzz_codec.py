@@ -9,8 +9,10 @@ what is damaged and how:
 from __future__ import annotations
 
 import argparse
+import array
 import ctypes
 import os
+import pickle
 import random
 import resource
 import sys
@@ -33,6 +35,17 @@ class Point:
         self.name = name
 
 
+class Box:
+    """Its content is a buffer, which travels beside the pickle."""
+
+    def __init__(self, name: str, content: Any) -> None:
+        self.name = name
+        self.content = content
+
+    def __reduce__(self) -> Any:
+        return Box, (self.name, pickle.PickleBuffer(self.content))
+
+
 # ---- In the worker ------------------------------------------------------------------------------
 
 
@@ -47,6 +60,8 @@ def give(kind: str, mark: str) -> Any:
         "numbers": [mark, list(range(20)), [2.5] * 9, [1 << 40] * 9],
         "object": [Point(mark), {1, 2}, 1 << 100],
         "pickle": {mark, "b", 3, frozenset([1])},
+        "flat": [bytearray(mark.encode()), array.array("B", mark.encode()), array.array("d", [2])],
+        "buffers": [Box(mark, mark.encode() * 1000), Box(mark, bytearray(mark.encode() * 1000))],
     }[kind]
 
 
@@ -102,7 +117,10 @@ def damage(mark_parts: tuple[str, str], seed: int) -> int:
 # ---- In the host --------------------------------------------------------------------------------
 
 
-KINDS = ("str", "bytes", "tuple", "numbers", "object", "pickle", "raise", "native", "natives")
+KINDS = (
+    *("str", "bytes", "tuple", "numbers", "object", "pickle", "flat", "buffers", "raise"),
+    *("native", "natives"),
+)
 memccpy = libpool.native(
     "libc.so.6",
     "memccpy",
@@ -119,6 +137,13 @@ def start(pool: libpool.Executor, kind: str, mark: str) -> libpool.Future[Any]:
     if kind == "native":
         return pool.submit(memccpy, *calls[0])
     return pool.submit_chunk(memccpy, calls, True)
+
+
+def touch(value: Any) -> None:
+    """Read all memory that a result refers to."""
+    for box in value if isinstance(value, list | tuple) else ():
+        if isinstance(box, Box) and isinstance(box.content, memoryview):
+            bytes(box.content)
 
 
 def once(pool: libpool.Executor, number: int, chance: random.Random, seen: Counter[str]) -> None:
@@ -138,7 +163,7 @@ def once(pool: libpool.Executor, number: int, chance: random.Random, seen: Count
         places = 0
         seen[f"damage(): {type(error).__name__}"] += 1
     try:
-        future.result(10)
+        touch(future.result(10))
         seen["value" if places else "value, not found"] += 1
     except Exception as error:
         seen[type(error).__name__] += 1

@@ -130,7 +130,21 @@ static int job_nested(struct pool_job *job, const void *argument, size_t size)
     return error;
 }
 
-static const pool_function functions[] = {job_echo, job_nested, job_echo, job_scribble};
+/* Keeps its argument and a block of its own until it runs again. */
+static int job_keep(struct pool_job *job, const void *argument, size_t size)
+{
+    static uint64_t kept[2];
+    void *memory;
+
+    pool_drop(pool_current(), kept[0]);
+    pool_drop(pool_current(), kept[1]);
+    pool_job_keep(job, &kept[0]);
+    if (pool_alloc_own(pool_current(), size, &kept[1], &memory) == 0)
+        memcpy(memory, argument, size);
+    return 0;
+}
+
+static const pool_function functions[] = {job_echo, job_nested, job_keep, job_scribble};
 
 /* ---- What the host does ---- */
 
@@ -229,14 +243,31 @@ static void use_blocks(struct host *host)
 {
     uint64_t *reference = &host->references[chance_below(host->chance, 4)];
     void *memory = NULL;
-    size_t size = pick_size(host->chance);
+    size_t size = pick_size(host->chance), offset;
 
-    switch (chance_below(host->chance, 4)) {
+    switch (chance_below(host->chance, 8)) {
     case 0:
         if (CALL(pool_alloc(host->pool, size, reference, &memory)) != 0)
             break;
         check_piece(host->pool, memory, size);
         memset(memory, 1, size);
+        break;
+    case 3:
+        if (CALL(pool_alloc_own(host->pool, size, reference, &memory)) != 0)
+            break;
+        check_piece(host->pool, memory, size);
+        memset(memory, 1, size);
+        break;
+    case 4:
+        CALL(pool_hold(host->pool, *reference));
+        break;
+    case 5:
+        CALL_VOID(pool_drop(host->pool, *reference));
+        break;
+    case 6:
+        memory = host->pool->segment.base + chance_next(host->chance) % host->pool->segment.size;
+        if (CALL((int64_t)pool_find(host->pool, memory, &offset)) != 0)
+            check_piece(host->pool, (unsigned char *)memory - offset, offset);
         break;
     case 1:
         CALL_VOID(pool_free(host->pool, *reference));

@@ -240,3 +240,103 @@ def test_other_types_with_much_content(pool: Pool) -> None:
 
 def same(value: Any) -> Any:
     return value
+
+
+MEMORIES = {
+    "bytes": memoryview(b"abc" * LARGE),
+    "bytearray": memoryview(bytearray(b"abc" * LARGE)),
+    "short": memoryview(b"abc"),
+    "a part": memoryview(bytes(range(256)) * 1000)[5:-7],
+    "every third": memoryview(bytes(range(256)) * 1000)[::3],
+    "every third, writable": memoryview(bytearray(range(256)) * 1000)[::-3],
+    "numbers": memoryview(array.array("d", range(10_000))),
+    "two axes": memoryview(bytearray(range(240)) * 100).cast("B", (200, 120)),
+    "two axes of numbers": memoryview(bytearray(range(240)) * 100).cast("i", (60, 100)),
+    "empty": memoryview(b""),
+    "no numbers": memoryview(array.array("i")),
+}
+
+
+def tell_memory(view: memoryview) -> tuple[Any, ...]:
+    return type(view), view.format, view.shape, view.readonly, view.tobytes(), view.c_contiguous
+
+
+@pytest.mark.parametrize("kind", MEMORIES)
+def test_memoryviews_arrive_as_such(pool: Pool, kind: str) -> None:
+    view = MEMORIES[kind]
+    model = (memoryview, view.format, view.shape, view.readonly, view.tobytes(), True)
+    assert pool.apply(tell_memory, [view]) == model
+    assert tell_memory(pool.apply(same, [view])) == model
+    assert tell_memory(pool.apply(same, [{"nested": [view]}])["nested"][0]) == model
+
+
+FLAT: list[Any] = [
+    bytearray(b"q" * LARGE),
+    bytearray(b"abc"),
+    bytearray(),
+    *(array.array(code, range(100)) for code in "bBhHiIlLqQfd"),
+    array.array("d", range(LARGE // 8)),
+    array.array("u", "aü€"),
+    array.array("i"),
+]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_bytearrays_and_arrays_arrive_as_such(pool: Pool, nested: bool) -> None:
+    for value in FLAT:
+        sent = {"a": [1, (value,)]} if nested else value
+        result = pool.apply(same, [sent])
+        got = result["a"][1][0] if nested else result
+        assert type(got) is type(value)
+        assert got == value
+        assert not isinstance(value, array.array) or got.typecode == value.typecode
+        got.append(ord("x")) if isinstance(got, bytearray) else got.extend(got)
+
+
+def is_one(a: Any, b: Any) -> tuple[bool, Any]:
+    return a is b, [a, b]
+
+
+def test_what_comes_twice_stays_one(pool: Pool) -> None:
+    long = array.array("d", range(LARGE // 8))
+    for value in (bytearray(LARGE), long, bytearray(3)):
+        one, (a, b) = pool.apply(is_one, [value, value])
+        assert one and a is b
+    text = "x" * 5000
+    for content in (bytes(LARGE), text):
+        a, b = pool.apply(same, [[content, content]])
+        assert a is b and a == content
+
+
+def test_a_job_has_its_own_bytearray(pool: Pool) -> None:
+    value = bytearray(LARGE)
+    result = pool.apply(lengthen, [value])
+    assert len(result) == LARGE + 1
+    assert len(value) == LARGE
+
+
+def lengthen(value: bytearray) -> bytearray:
+    value.append(1)
+    return value
+
+
+class Named(bytearray):
+    name = ""
+
+
+class Numbers(array.array):  # type: ignore[type-arg]
+    pass
+
+
+def test_subclasses_keep_what_they_have(pool: Pool) -> None:
+    value = Named(LARGE)
+    value.name = "x"
+    result = pool.apply(same, [value])
+    assert (type(result), result.name, len(result)) == (Named, "x", LARGE)
+    assert type(pool.apply(same, [Numbers("d", [1.0])])) is Numbers
+
+
+def test_many_in_one_list(pool: Pool) -> None:
+    values = [bytearray([i]) * 20_000 for i in range(30)]
+    assert pool.apply(same, [values]) == values
+    assert pool.map(same, values, chunksize=10) == values

@@ -308,3 +308,9 @@ def test_jobs_of_a_dropped_pool_find_their_arrays(tmp_path: Any) -> None:
     del executor
     gc.collect()
     until(lambda: path.exists() and path.read_text() == "".join(f"{i} 1\n" for i in range(5)))
+
+
+def test_a_memoryview_of_shared_memory_refers_to_it(pool: Pool) -> None:
+    memory = shared.buffer(LARGE, pool=pool)
+    assert pool.apply(fill, [memory[10:20]]) == 10
+    assert bytes(memory[9:21]) == b"\0" + b"x" * 10 + b"\0"
