@@ -77,8 +77,12 @@ def _chosen_method() -> str | None:
 
 
 def _thread_count() -> int:
-    """Threads that run Python code, other than libpool's own, which hold no locks for long."""
-    own = [one for one in threading.enumerate() if one.name.startswith("libpool-")]
+    """Threads that run Python code, other than libpool's own and the one that its bars start."""
+    own = [
+        one
+        for one in threading.enumerate()
+        if one.name.startswith("libpool-") or type(one).__name__ == "TMonitor"  # tqdm's
+    ]
     return len(sys._current_frames()) - len(own)
 
 

@@ -86,7 +86,7 @@ def test_workers_log_while_a_thread_of_the_host_did_when_they_were_forked(tmp_pa
         program(
             tmp_path / "chatter.py",
             """
-            import logging, re, sys, threading, time
+            import logging, multiprocessing, re, sys, threading, time
             from libpool import Pool
 
             def job(number):
@@ -96,6 +96,7 @@ def test_workers_log_while_a_thread_of_the_host_did_when_they_were_forked(tmp_pa
 
             if __name__ == "__main__":
                 path = sys.argv[1]
+                multiprocessing.set_start_method("fork")  # with threads the default is another
                 logging.basicConfig(
                     format="%(message)s",
                     handlers=[logging.FileHandler(path), logging.StreamHandler(sys.stdout)],

@@ -266,6 +266,8 @@ def test_a_worker_prints_while_a_thread_of_the_host_is_stuck_in_printing(tmp_pat
             out.flush()
 
         if __name__ == "__main__":
+            import multiprocessing
+            multiprocessing.set_start_method("fork")  # with threads the default is another
             read, write = os.pipe()
             own, sys.stdout = sys.stdout, os.fdopen(write, "w")
             out = sys.stdout

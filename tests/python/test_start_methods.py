@@ -305,28 +305,49 @@ def test_multiprocessing_objects_in_initargs(tmp_path: Path, method: str) -> Non
 # ---- Which of them is used ----------------------------------------------------------------------
 
 
-def test_the_default_is_fork_with_one_thread_and_else_forkserver(own_default: None) -> None:
-    assert choose_method() == "fork"
-    done = threading.Event()
-    thread = threading.Thread(target=done.wait)
-    thread.start()
-    try:
-        assert choose_method() == "forkserver"
+def test_the_default_is_fork_with_one_thread_and_else_forkserver(tmp_path: Path) -> None:
+    path = program(
+        tmp_path / "threads.py",
+        """
+        import multiprocessing, threading
+        from libpool import Pool
+        from libpool._spawn import choose_method
+
+        if __name__ == "__main__":
+            print(choose_method())
+            done = threading.Event()
+            thread = threading.Thread(target=done.wait)
+            thread.start()
+            print(choose_method())
+            with Pool(1) as pool:
+                print(pool.apply(abs, (-1,)))
+            print(multiprocessing.get_start_method(allow_none=True))  # it is still to be chosen
+            done.set()
+            thread.join()
+            print(choose_method())
+        """,
+    )
+    assert run(path) == "fork\nforkserver\n1\nNone\nfork\n"
+
+
+def test_own_threads_do_not_count(tmp_path: Path) -> None:
+    path = program(
+        tmp_path / "own.py",
+        """
+        import os, threading
+        from libpool import Pool
+        from libpool._spawn import choose_method
+
         with Pool(1) as pool:
-            assert pool.apply(get_state) is None
-        default = multiprocessing.context._default_context  # type: ignore[attr-defined]
-        assert default.get_start_method(allow_none=True) is None  # it is still to be chosen
-    finally:
-        done.set()
-        thread.join()
-
-
-def test_own_threads_do_not_count(own_default: None) -> None:
-    with Executor(1) as executor:
-        called = threading.Event()
-        executor.submit(get_state).add_done_callback(lambda _: called.set())
-        assert called.wait(20)
-        assert choose_method() == "fork"
+            called = threading.Event()
+            pool.submit(abs, -1).add_done_callback(lambda _: called.set())
+            assert called.wait(20)
+            with open(os.devnull, "w") as nothing:
+                pool.map(abs, range(3), progress={"file": nothing})
+            print(threading.active_count(), choose_method())  # with tqdm's monitor
+        """,
+    )
+    assert run(path) == "3 fork\n"
 
 
 @pytest.mark.parametrize("chosen", METHODS)
