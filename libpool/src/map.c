@@ -13,8 +13,8 @@
 /* The most bytes of items in one chunk. */
 #define CHUNK_BYTES (1U << 20)
 
-/* A chunk's argument: this, then the items. Its result: a struct chunk_result, then the results, then
- * an int32_t for each item, if `statuses` is 1. */
+/* A chunk's argument: this, then the items. Its result: a struct chunk_result, then the results,
+ * then an int32_t for each item, if `statuses` is 1. */
 struct chunk {
     uint64_t function; /* an id */
     uint64_t item_size, result_size, count, statuses;

@@ -114,7 +114,8 @@ static void start_missing(struct supervisor *supervisor)
 {
     struct pool *pool = supervisor->pool;
     uint32_t state = shared_load(&pool_control(pool)->state, SEQ_CST);
-    /* What a host does at the start of each worker is done also where the pool is closed at once. */
+    /* What a host does at the start of each worker is done also where the pool is closed at once.
+     */
     bool closing = supervisor->begun ? state != CONTROL_RUNNING : state >= CONTROL_TERMINATING;
     int worker;
 

@@ -247,13 +247,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 def _reduce_memory(view: memoryview) -> Any:
     """Its content as a buffer, where a memoryview can be made of that again."""
     kind = view.format.removeprefix("@")
-    castable = kind in _NATIVE_FORMATS and (view.ndim == 1 or 0 not in view.shape)
+    shape: tuple[int, ...] = view.shape or ()
+    castable = kind in _NATIVE_FORMATS and (view.ndim == 1 or 0 not in shape)
     if view.ndim == 0 or not castable:
         return NotImplemented  # it arrives as bytes
-    content = view if view.c_contiguous else view.tobytes()
+    content: memoryview | bytes | bytearray = view if view.c_contiguous else view.tobytes()
     if not view.readonly and not view.c_contiguous:
         content = bytearray(content)
-    return _make_memory, (pickle.PickleBuffer(content), kind, view.shape)
+    return _make_memory, (pickle.PickleBuffer(content), kind, shape)
 
 
 _NATIVE_FORMATS = frozenset("bBcdfhHiIlLnNPqQ?")

@@ -366,8 +366,8 @@ enum {
     TAG_PARTIAL,   /* of FORM_EACH: (results, {index: exception by dumps_exception}) as a result */
 };
 
-/* Containers, and other mutable or long values, that have been met: one that comes again must be sent by pickle, which keeps
- * identities. */
+/* Containers, and other mutable or long values, that have been met: one that comes again must be
+ * sent by pickle, which keeps identities. */
 #define MAX_CONTAINERS 8
 typedef struct Met {
     int count;

@@ -1,6 +1,6 @@
-/* Objects that are numbers in one piece of memory: bytearray and array.array. Pickle would copy them
- * two or three times on each side. After the tag: the type code of an array, the length (8 bytes),
- * the bytes. */
+/* Objects that are numbers in one piece of memory: bytearray and array.array. Pickle would copy
+ * them two or three times on each side. After the tag: the type code of an array, the length (8
+ * bytes), the bytes. */
 #include "core.h"
 
 /* Without importing the module: nothing that is written in Python is immutable. */

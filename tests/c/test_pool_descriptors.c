@@ -41,8 +41,9 @@ static int job_never_ends(struct pool_job *job, const void *argument, size_t siz
     (void)job;
     (void)argument;
     (void)size;
-    for (;;)
-        pause();
+    while (pause() != 0)
+        ;
+    return 0;
 }
 
 struct file {

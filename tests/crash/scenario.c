@@ -1,7 +1,7 @@
 /* One small life of a pool: inline and block payloads, jobs that wait and are cancelled, nested,
- * detached and announced jobs, a map, a shared block, arguments that are kept, jobs that are killed, run out of time or are
- * run again; close, join, and a look at what is left. The rings are small at first, and grow.
- */
+ * detached and announced jobs, a map, a shared block, arguments that are kept, jobs that are
+ * killed, run out of time or are run again; close, join, and a look at what is left. The rings are
+ * small at first, and grow. */
 #include "scenario.h"
 
 #include <errno.h>
