@@ -41,7 +41,7 @@ T = TypeVar("T")
 def _pool_or_default(pool: Base | None) -> Any:
     if pool is not None:
         return pool
-    workers = _core.current()
+    workers: Any = _core.current()
     if workers is None:
         from libpool._lifetime import newest
 
