@@ -26,7 +26,6 @@ import memory
 import native
 import payload
 import replacement
-import respawn
 import startup
 import throughput
 from harness import Options, Row, Skipped, table
@@ -42,7 +41,6 @@ FAMILIES: dict[str, Callable[[Options], Iterator[Row | Skipped]]] = {
     "payload": payload.rows,
     "memory": memory.rows,
     "replacement": replacement.rows,
-    "respawn": respawn.rows,
     "native": native.rows,
 }
 

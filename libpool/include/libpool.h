@@ -39,6 +39,7 @@ extern "C" {
 
 #define POOL_MAX_WORKERS 1024
 #define POOL_FOREVER INT64_MAX
+#define POOL_EXIT_HOPELESS 2 /* see struct pool_host */
 
 struct pool;
 struct pool_job; /* a job as the worker that runs it sees it */
@@ -54,7 +55,8 @@ struct pool_future {
 /* A C function that a worker runs. `argument` is the worker's view of the submitted block (aligned
  * to 8 bytes, `size` bytes, valid until the function returns). What it returns reaches the
  * submitter as the job's status: 0 for success, a negative errno (-1 to -4095) for failure; any
- * other value arrives as -ERANGE. */
+ * other value arrives as -ERANGE. A process that it forks, and that returns from it as well, ends
+ * there, with exit status 0. */
 typedef int (*pool_function)(struct pool_job *job, const void *argument, size_t size);
 
 /* ---- Pools ---------------------------------------------------------------------------------- */
@@ -63,7 +65,9 @@ typedef int (*pool_function)(struct pool_job *job, const void *argument, size_t 
  * `fork`, which comes in the process that is about to fork. Any member may be NULL. */
 struct pool_host {
     size_t size; /* sizeof(struct pool_host) */
-    /* Once in a new worker, before its first job. Nonzero: the worker exits with status 1. */
+    /* Once in a new worker, before its first job. Nonzero: the worker exits with status 1, and
+     * another one tries. It may also exit by itself, with POOL_EXIT_HOPELESS if another one would
+     * fare no better: then the pool is broken at once. */
     int (*start)(void *context, struct pool *pool, unsigned worker);
     /* Runs one job submitted with pool_commit_host(). Returns its status, as a pool_function. */
     int (*run)(void *context, struct pool_job *job);
@@ -91,6 +95,14 @@ struct pool_config {
                                replaced; 0: never */
     const char *name;      /* what ps and top show of workers: NAME-3, "NAME worker 3: command";
                                copied, cut to 31 bytes; NULL: libpool */
+    /* A program that becomes the supervisor, see "Programs as supervisors". NULL: a fork of this
+     * process. Ends with a NULL; command[0] is a path, $PATH is not searched. `host` must be NULL
+     * then: the program brings its own. */
+    const char *const *command;
+    const void *payload; /* copied; for pool_attach() in that program */
+    size_t payload_size; /* bytes */
+    const int *keep;     /* descriptors, beside 0 to 2, that it inherits under the same numbers */
+    int keep_count;
 };
 
 /* Fills in the defaults: one worker per usable core, no limit of shared memory but the
@@ -103,8 +115,10 @@ POOL_API int pool_cpu_count(void);
 
 /* Makes a pool: a shared segment, a supervisor process, workers. `config` may be NULL. Returns as
  * soon as the supervisor is forked: jobs may be submitted at once.
- * -EINVAL: workers or shared_limit out of range, or a struct size this library does not know.
- * -ENOMEM, -EMFILE, -EAGAIN: the system has no more memory, descriptors or processes. */
+ * -EINVAL: workers or shared_limit out of range, a struct size this library does not know, or a
+ * command together with a host. -ENOMEM, -EMFILE, -EAGAIN: the system has no more memory,
+ * descriptors or processes. -ENOENT, -EACCES and the like, as of execv(): the command can't be
+ * run. */
 POOL_API int pool_create(struct pool **out, const struct pool_config *config);
 
 /* No more submissions from the host: they return -ESHUTDOWN from now on. What was submitted runs,
@@ -128,6 +142,28 @@ POOL_API void pool_destroy(struct pool *pool);
  * its workers could not be started: the jobs that had no result yet are lost. -EXDEV when
  * inherited. */
 POOL_API int pool_check(struct pool *pool);
+
+/* ---- Programs as supervisors ---------------------------------------------------------------- */
+
+/* The workers of a pool whose `command` is set are forks of that program and not of the host. So
+ * they have nothing of the host's memory, and the host may have threads. The program gets one more
+ * argument, the number of a descriptor, which it gives to pool_attach(), and then calls
+ * pool_serve(). Until then it may do what its workers are to inherit. It starts with SIGINT
+ * ignored, with no descriptors but 0 to 2, those in `keep` and the pool's, and is killed when the
+ * host ends. If it ends without pool_serve(), the pool is broken.
+ * Jobs are sent as shared library and offset: a function of the host's own executable runs only
+ * if the program is the same executable. */
+
+/* Finds the pool in the program that was started for it. Call it early: it keeps the pool's
+ * descriptors from the programs that this one starts. `*payload`, which may be empty, stays valid
+ * as long as the process. -EINVAL: no such descriptor, or the host's library is another version;
+ * -ENOMEM, -EMFILE and the like. */
+POOL_API int pool_attach(int descriptor, struct pool **pool, const void **payload, size_t *size);
+
+/* Makes this process the supervisor, which forks the workers: they run `host`, which may be NULL.
+ * The process must have one thread, and is that of pool_attach(), not a fork of it. Returns only
+ * an error: -EINVAL: not attached, or a struct size that this library does not know. */
+POOL_API int pool_serve(struct pool *pool, const struct pool_host *host);
 
 /* ---- Jobs ----------------------------------------------------------------------------------- */
 
@@ -226,6 +262,15 @@ POOL_API void pool_future_release(const struct pool_future *future);
 POOL_API int pool_map(struct pool *pool, pool_function function, const void *items,
                       size_t item_size, size_t count, void *results, size_t result_size);
 
+/* pool_map() with options; NULL: the pool's defaults. A time limit goes for each item. `statuses`
+ * has room for `count`, or is NULL: what the function returned for each item, -EOWNERDEAD or -ETIME
+ * for all items of a chunk whose worker died or that had a late one, so that these have no results,
+ * and the error of the submission for those that could not be submitted. -EINVAL also: as
+ * pool_submit_with(). Where it fails before it begins, `statuses` is left as it is. */
+POOL_API int pool_map_with(struct pool *pool, const struct pool_options *options,
+                           pool_function function, const void *items, size_t item_size,
+                           size_t count, void *results, size_t result_size, int *statuses);
+
 /* ---- In a job ------------------------------------------------------------------------------- */
 
 /* The pool whose worker this process is, NULL elsewhere. It serves to submit from a job. */
@@ -235,10 +280,11 @@ POOL_API struct pool *pool_current(void);
 POOL_API int pool_worker_index(void);
 
 /* Room for a result of `size` bytes, to be written before the function returns; NULL with errno
- * ENOMEM when there is none. Called again, the last call counts. */
+ * ENOMEM when there is none, EXDEV in a process that the job has forked, or EBADF when a job has
+ * closed the pool's descriptors. Called again, the last call counts. */
 POOL_API void *pool_job_reserve(struct pool_job *job, size_t size);
 
-/* Copies `data` to the result: 0 or -ENOMEM. */
+/* Copies `data` to the result: 0, or the negative of these. */
 POOL_API int pool_job_return(struct pool_job *job, const void *data, size_t size);
 
 /* Keeps the memory of the job's argument beyond its end, until pool_drop(*reference) or this
@@ -248,7 +294,7 @@ POOL_API int pool_job_keep(struct pool_job *job, uint64_t *reference);
 
 /* Says that the job begins with its part number `part`: its time limit counts anew from here,
  * and if it is killed the submitter can ask by pool_future_part() how far it got. For jobs that
- * have options; for others it does nothing. */
+ * have options; for others it does nothing. A process that the job has forked ends here. */
 POOL_API void pool_job_part(struct pool_job *job, uint32_t part);
 
 /* Counts the job as failed in struct pool_stats, also if its status is 0: for who returns an error

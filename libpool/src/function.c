@@ -19,7 +19,7 @@ enum module_state { MODULE_EMPTY, MODULE_BUSY, MODULE_READY };
  * between leaves one entry BUSY for ever, which everybody skips. */
 struct module {
     alignas(8) _Atomic uint32_t state;
-    char name[NAME_ROOM]; /* as the loader knows it; "" is the executable */
+    char name[NAME_ROOM]; /* as the loader knows it; "" is the host's executable */
 };
 
 static struct module *module_at(const struct function_table *table, unsigned index)
@@ -31,6 +31,7 @@ void function_table_plan(struct function_table *table, struct segment *segment)
 {
     memset(table, 0, sizeof *table);
     table->segment = segment;
+    table->executable = "";
     table->modules = segment_reserve(segment, MODULES * sizeof(struct module));
     pthread_mutex_init(&table->lock, NULL);
 }
@@ -48,20 +49,21 @@ void function_table_forked(struct function_table *table)
 /* ---- What the loader knows ---- */
 
 struct lookup {
-    uintptr_t address; /* in: find the module of this address ... */
-    const char *name;  /* ... or the one of this name */
-    uintptr_t base;    /* out */
+    const char *executable; /* in: its name */
+    uintptr_t address;      /* in: find the module of this address ... */
+    const char *name;       /* ... or the one of this name */
+    uintptr_t base;         /* out */
     bool found, code;
 };
 
 static int visit_module(struct dl_phdr_info *info, size_t size, void *context)
 {
     struct lookup *lookup = context;
-    bool executable = info->dlpi_name[0] == '\0';
+    const char *name = info->dlpi_name[0] == '\0' ? lookup->executable : info->dlpi_name;
     int i;
 
     (void)size;
-    if (lookup->name && strcmp(lookup->name, info->dlpi_name) != 0)
+    if (lookup->name && strcmp(lookup->name, name) != 0)
         return 0;
     for (i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
@@ -77,13 +79,13 @@ static int visit_module(struct dl_phdr_info *info, size_t size, void *context)
     if (!lookup->found)
         return 0;
     lookup->base = info->dlpi_addr;
-    lookup->name = executable ? "" : info->dlpi_name;
+    lookup->name = name;
     return 1;
 }
 
-static bool is_code(uintptr_t address, const char *name)
+static bool is_code(const struct function_table *table, uintptr_t address, const char *name)
 {
-    struct lookup lookup = {.address = address};
+    struct lookup lookup = {.executable = table->executable, .address = address};
 
     return dl_iterate_phdr(visit_module, &lookup) && lookup.code && strcmp(lookup.name, name) == 0;
 }
@@ -157,7 +159,7 @@ static int module_index(struct function_table *table, const char *name)
 int function_id(struct function_table *table, pool_function function, uint64_t *id)
 {
     uintptr_t address = (uintptr_t)function;
-    struct lookup lookup = {.address = address};
+    struct lookup lookup = {.executable = table->executable, .address = address};
     int module;
 
     if (!address)
@@ -179,7 +181,7 @@ int function_resolve(struct function_table *table, uint64_t id, pool_function *f
     uintptr_t address = 0;
     uint64_t module = (id >> OFFSET_BITS) - 1;
     char name[NAME_ROOM];
-    struct lookup lookup = {.name = name};
+    struct lookup lookup = {.executable = table->executable, .name = name};
 
     if (cache_find(table, &address, &id)) {
         *function = (pool_function)address;
@@ -199,7 +201,7 @@ int function_resolve(struct function_table *table, uint64_t id, pool_function *f
             return -EINVAL;
     }
     address = lookup.base + (id & ((UINT64_C(1) << OFFSET_BITS) - 1));
-    if (!is_code(address, name))
+    if (!is_code(table, address, name))
         return -EINVAL;
     cache_add(table, id, address, id);
     *function = (pool_function)address;

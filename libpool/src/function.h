@@ -17,6 +17,8 @@
 struct function_table {
     struct segment *segment;
     uint64_t modules; /* offset of the module table */
+    /* What the table calls the executable of this process: "" if it is that of the host. */
+    const char *executable;
     /* Private: pairs seen before, open addressing, entries are added and never changed, so that
      * readers need no lock. */
     struct {

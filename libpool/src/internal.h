@@ -37,6 +37,8 @@ struct control {
     alignas(64) _Atomic uint32_t notify_armed;
     /* 1: a completion could not be announced for lack of memory; look through the job table. */
     _Atomic uint32_t notify_overflow;
+    /* 1: a worker could not write an eventfd, and asks the supervisor to wake everybody. */
+    _Atomic uint32_t unheard;
 };
 
 #define PROCESS_STACK 24
@@ -78,8 +80,9 @@ struct pool {
     struct spin spin;
     struct pool_host host;
     int workers;
-    int spinners;    /* workers that may spin at the same time */
-    int64_t timeout; /* defaults of struct pool_options */
+    uint64_t largest; /* bytes of the arena's largest block */
+    int spinners;     /* workers that may spin at the same time */
+    int64_t timeout;  /* defaults of struct pool_options */
     int retries;
     uint64_t memory_limit, worker_jobs; /* as in struct pool_config */
     char name[32];                      /* for people, as `command` is */
@@ -93,13 +96,16 @@ struct pool {
     int host_fd;        /* pidfd of the host; in the supervisor */
     int supervisor_fd;  /* pidfd of the supervisor; in the host */
     int life_fd; /* host: the only write end of a pipe; supervisor: its read end. Closed by exec */
-    int notify_fd;       /* eventfd to the host */
-    int control_fd;      /* eventfd to the supervisor: look at control.state */
-    _Atomic bool broken; /* the supervisor has ended, unasked */
-    _Atomic bool gone;   /* the supervisor has ended and was reaped */
-    int nesting;         /* worker: unrelated jobs on its stack */
-    int timed;           /* worker: jobs with a time limit on its stack */
-    bool spinning;       /* worker: its spinning bit is set, so it owes a look at the ring */
+    bool attached;                   /* by pool_attach() */
+    int notify_fd;                   /* eventfd to the host */
+    int control_fd;                  /* eventfd to the supervisor: look at control.state */
+    struct file_identity event_file; /* of both */
+    _Atomic bool broken;             /* the supervisor has ended, unasked */
+    _Atomic bool gone;               /* the supervisor has ended and was reaped */
+    int nesting;                     /* worker: unrelated jobs on its stack */
+    int timed;                       /* worker: jobs with a time limit on its stack */
+    bool deaf;     /* worker: a job has closed the pool's descriptors: ends after it */
+    bool spinning; /* worker: its spinning bit is set, so it owes a look at the ring */
 
     uint32_t
         scan; /* host: how far pool_next_completed() has looked through the table, if it does */
@@ -192,6 +198,9 @@ bool submit_make_room(struct pool *pool);
 
 /* run.c: runs a job that this worker has claimed, and ends it. */
 void worker_run(struct pool *pool, uint32_t index, uint32_t generation);
+/* After user's code: ends this process if it is one that the job has forked, and that comes out of
+ * the job as well. */
+void run_end_copy(const struct pool *pool);
 
 /* worker.c */
 void worker_loop(struct pool *pool);
@@ -201,6 +210,8 @@ int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t 
 /* At the start, and before each sleep, since a change of credentials undoes it. */
 void process_die_with_supervisor(struct pool *pool);
 _Noreturn void worker_main(struct pool *pool, int worker);
+/* Adds 1 to an eventfd of the pool's. */
+void process_raise(struct pool *pool, int fd);
 
 /* title.c: what ps and top show. The supervisor is first. */
 void title_set_supervisor(struct pool *pool);
@@ -231,6 +242,20 @@ void repair_ring_everybody(struct pool *pool);
 
 /* supervisor.c */
 _Noreturn void supervisor_main(struct pool *pool);
+
+/* create.c */
+/* A pool that has what `config` says, and no segment, descriptors or processes yet. NULL: no
+ * memory. */
+struct pool *create_empty(const struct pool_config *config);
+/* Reserves all regions, of which `limit` bytes may be committed, and the largest block is of
+ * `largest` bytes. */
+void create_plan(struct pool *pool, uint64_t limit, uint64_t largest);
+void create_undo(struct pool *pool);
+int create_pidfd(pid_t pid);
+void create_close(int *fd);
+
+/* launch.c: the supervisor as a program of its own. `life` are the pipe's ends. Returns its pid. */
+pid_t launch_supervisor(struct pool *pool, const struct pool_config *config, const int life[2]);
 
 /* pool.c */
 void host_break(struct pool *pool);

@@ -1,12 +1,10 @@
-/* Making and ending pools: what the host does. */
+/* How a pool stands, and its end: what the host does. */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,10 +13,6 @@
 #include "internal.h"
 #include "system.h"
 
-#define READY_BITS 10     /* cells of the ready ring's first level */
-#define COMPLETED_BITS 8  /* and of the completion ring's */
-#define RING_LAST_BITS 25 /* twice as many cells as there can be jobs */
-#define MEMORY_MIN (UINT64_C(1) << 20)
 #define TERMINATE_MS 1000
 
 const char *pool_version(void)
@@ -26,216 +20,6 @@ const char *pool_version(void)
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
     return TEXT(POOL_VERSION_MAJOR) "." TEXT(POOL_VERSION_MINOR) "." TEXT(POOL_VERSION_PATCH);
-}
-
-static int pidfd_open(pid_t pid)
-{
-    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-
-    return fd < 0 ? -errno : fd;
-}
-
-/* ---- Making ---- */
-
-void pool_config_init(struct pool_config *config)
-{
-    memset(config, 0, sizeof *config);
-    config->size = sizeof *config;
-    config->workers = pool_cpu_count();
-    config->timeout = POOL_FOREVER;
-}
-
-/* Reserves all regions. `largest` is that of the arena's blocks. */
-static void plan(struct pool *pool, uint64_t limit, uint64_t largest)
-{
-    struct segment *segment = &pool->segment;
-    uint64_t jobs = limit / sizeof(struct job);
-
-    segment_init(segment, limit);
-    pool->control = segment_reserve(segment, sizeof(struct control));
-    pool->processes = segment_reserve(segment, (uint64_t)pool->workers * sizeof(struct process));
-    function_table_plan(&pool->functions, segment);
-    ring_plan(&pool->ready, segment, READY_BITS, RING_LAST_BITS);
-    ring_plan(&pool->completed, segment, COMPLETED_BITS, RING_LAST_BITS);
-    job_table_plan(&pool->jobs, segment, &pool->arena,
-                   jobs < FREEMAP_MAX ? (uint32_t)jobs : FREEMAP_MAX);
-    arena_plan(&pool->arena, segment, (unsigned)pool->workers + 1, largest);
-}
-
-static int commit_start(struct pool *pool)
-{
-    struct segment *segment = &pool->segment;
-    int error = segment_commit(segment, pool->control, sizeof(struct control));
-
-    if (!error)
-        error = segment_commit(segment, pool->processes,
-                               (uint64_t)pool->workers * sizeof(struct process));
-    if (!error)
-        error = function_table_start(&pool->functions);
-    if (!error)
-        error = ring_start(&pool->ready);
-    if (!error)
-        error = ring_start(&pool->completed);
-    if (!error)
-        error = job_table_start(&pool->jobs);
-    if (!error)
-        error = arena_start(&pool->arena);
-    return error;
-}
-
-/* Maps the segment. Where address space is short (ulimit -v), the largest block that can be had
- * becomes smaller before the pool becomes impossible. */
-static int map_segment(struct pool *pool, uint64_t limit)
-{
-    uint64_t largest = MEMORY_MIN;
-    int error;
-
-    while (largest < limit)
-        largest *= 2;
-    for (;;) {
-        plan(pool, limit, largest);
-        error = segment_map(&pool->segment);
-        if (error != -ENOMEM || largest <= MEMORY_MIN)
-            break;
-        largest /= 2;
-    }
-    if (!error)
-        error = commit_start(pool);
-    if (error)
-        segment_unmap(&pool->segment);
-    return error;
-}
-
-static int check_config(const struct pool_config *config)
-{
-    if (config->size != sizeof *config)
-        return -EINVAL;
-    if (config->workers < 1 || config->workers > POOL_MAX_WORKERS)
-        return -EINVAL;
-    if (config->shared_limit && config->shared_limit < MEMORY_MIN)
-        return -EINVAL;
-    if (config->timeout < 1 || config->retries < 0 || config->retries > 255)
-        return -EINVAL;
-    return config->host && config->host->size != sizeof *config->host ? -EINVAL : 0;
-}
-
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
-static void free_pool(struct pool *pool)
-{
-    segment_unmap(&pool->segment);
-    close_fd(&pool->supervisor_fd);
-    close_fd(&pool->notify_fd);
-    close_fd(&pool->control_fd);
-    close_fd(&pool->host_fd);
-    close_fd(&pool->life_fd);
-    pthread_mutex_destroy(&pool->lock);
-    free(pool->slots);
-    free(pool);
-}
-
-static int open_descriptors(struct pool *pool)
-{
-    pool->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (pool->notify_fd < 0)
-        return -errno;
-    pool->control_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (pool->control_fd < 0)
-        return -errno;
-    /* Opened by the host itself, so that it can't be another process's that got its number. */
-    pool->host_fd = pidfd_open(getpid());
-    return pool->host_fd < 0 ? pool->host_fd : 0;
-}
-
-/* The pidfd tells the supervisor that the host has ended, the pipe that it has become another
- * program by exec. No signal is taken in the child before it has made its own arrangements. */
-static int fork_supervisor(struct pool *pool)
-{
-    sigset_t all;
-    int life[2];
-    pid_t pid;
-
-    if (pipe2(life, O_CLOEXEC) < 0)
-        return -errno;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &pool->host_mask);
-    pid = fork_process(pool);
-    if (pid == 0) {
-        close(life[1]);
-        pool->life_fd = life[0];
-        supervisor_main(pool);
-    }
-    pthread_sigmask(SIG_SETMASK, &pool->host_mask, NULL);
-    close(life[0]);
-    pool->life_fd = life[1];
-    if (pid < 0)
-        return (int)pid;
-    pool->supervisor_pid = pid;
-    close_fd(&pool->host_fd);
-    pool->supervisor_fd = pidfd_open(pid);
-    if (pool->supervisor_fd < 0) {
-        kill(pid, SIGKILL);
-        waitpid(pid, NULL, 0);
-        return pool->supervisor_fd;
-    }
-    return 0;
-}
-
-int pool_create(struct pool **out, const struct pool_config *config)
-{
-    struct pool_config defaults;
-    struct pool *pool;
-    int error;
-
-    *out = NULL;
-    if (!config) {
-        pool_config_init(&defaults);
-        config = &defaults;
-    }
-    error = check_config(config);
-    if (!error)
-        error = fork_watch();
-    if (error)
-        return error;
-    pool = calloc(1, sizeof *pool);
-    if (!pool)
-        return -ENOMEM;
-    pool->workers = config->workers;
-    pool->spinners = pool_cpu_count() > 3 ? pool_cpu_count() / 2 : 1;
-    pool->timeout = config->timeout;
-    pool->retries = config->retries;
-    pool->memory_limit = config->memory_limit;
-    pool->worker_jobs = config->worker_jobs;
-    snprintf(pool->name, sizeof pool->name, "%s", config->name ? config->name : "libpool");
-    if (config->host)
-        pool->host = *config->host;
-    pool->self = JOB_HOST;
-    pool->host_pid = getpid();
-    pool->host_fd = pool->supervisor_fd = pool->notify_fd = pool->control_fd = pool->life_fd = -1;
-    pool->segment.fd = -1;
-    pool->scan = UINT32_MAX;
-    spin_init(&pool->spin);
-    pthread_mutex_init(&pool->lock, NULL);
-    error = map_segment(pool, config->shared_limit ? config->shared_limit : system_memory());
-    if (!error)
-        error = open_descriptors(pool);
-    if (!error) {
-        shared_store(&pool_control(pool)->notify_armed, 1, RELAXED);
-        pool->forks = fork_count();
-        error = fork_supervisor(pool);
-    }
-    if (error) {
-        free_pool(pool);
-        return error;
-    }
-    fork_register(pool);
-    *out = pool;
-    return 0;
 }
 
 /* ---- How it stands ---- */
@@ -361,7 +145,7 @@ static void kill_supervisor(struct pool *pool)
     int i;
 
     for (i = 0; workers && i < pool->workers; i++) {
-        workers[i].fd = pidfd_open(pool_worker_pid(pool, i));
+        workers[i].fd = create_pidfd(pool_worker_pid(pool, i));
         workers[i].events = POLLIN;
     }
     syscall(SYS_pidfd_send_signal, pool->supervisor_fd, SIGKILL, NULL, 0);
@@ -424,5 +208,5 @@ void pool_destroy(struct pool *pool)
             pool_terminate(pool);
         fork_unregister(pool);
     }
-    free_pool(pool);
+    create_undo(pool);
 }

@@ -43,6 +43,27 @@ void process_die_with_supervisor(struct pool *pool)
         _exit(1);
 }
 
+/* What this process can't say, the supervisor says for it: a signal needs no descriptor. */
+static void ask_supervisor(struct pool *pool)
+{
+    shared_store(&pool_control(pool)->unheard, 1, SEQ_CST);
+    if (getppid() == pool->supervisor_pid)
+        kill(pool->supervisor_pid, SIGCHLD);
+}
+
+void process_raise(struct pool *pool, int fd)
+{
+    uint64_t one = 1;
+
+    /* Full (EAGAIN) only after 2^64 - 1 unread events; the reader is awake then. */
+    if (system_is_file(fd, pool->event_file) &&
+        (write(fd, &one, sizeof one) == sizeof one || errno == EAGAIN))
+        return;
+    pool->deaf = true;
+    if (pool->role == ROLE_WORKER)
+        ask_supervisor(pool);
+}
+
 _Noreturn void worker_main(struct pool *pool, int worker)
 {
     struct process *process = pool_process(pool, worker);
@@ -50,7 +71,7 @@ _Noreturn void worker_main(struct pool *pool, int worker)
     pool->role = ROLE_WORKER;
     pool->self = (uint16_t)(worker + 1);
     pool->forks = fork_count();
-    pool->spinning = false;
+    pool->spinning = pool->deaf = false;
     pool->nesting = pool->timed = 0;
     pool->slot_count = 0; /* those were another process's */
     spin_init(&pool->spin);

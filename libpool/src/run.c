@@ -15,6 +15,18 @@ static size_t inline_offset(struct payload argument)
     return argument.kind == PAYLOAD_INLINE ? (argument.size + 7U) & ~7U : 0;
 }
 
+/* In a process that the job has forked, the slot and the worker's books are its parent's. */
+static bool is_copy(const struct pool *pool)
+{
+    return pool->forks != fork_count();
+}
+
+void run_end_copy(const struct pool *pool)
+{
+    if (is_copy(pool))
+        _exit(0);
+}
+
 static void drop_result(struct pool_job *job)
 {
     if (job->result.kind == PAYLOAD_BLOCK)
@@ -22,15 +34,38 @@ static void drop_result(struct pool_job *job)
     job->result = (struct payload){.kind = PAYLOAD_NONE};
 }
 
+static void *reserve_block(struct pool_job *job, size_t size)
+{
+    struct pool *pool = job->pool;
+    uint64_t length;
+    void *memory;
+    int error;
+
+    shared_store(&pool_process(pool, pool->self - 1)->touched, 1, RELEASE);
+    error = arena_alloc(&pool->arena, pool->self, size, &job->result.block);
+    /* Memory of free blocks counts as committed: where there is none left, give it back first. */
+    if (error == -ENOMEM && arena_trim(&pool->arena, pool->self, 0) > 0)
+        error = arena_alloc(&pool->arena, pool->self, size, &job->result.block);
+    if (error == -EBADF)
+        pool->deaf = true;
+    if (error || arena_lookup(&pool->arena, job->result.block, &memory, &length) != 0) {
+        errno = error == -EBADF ? EBADF : ENOMEM;
+        return NULL;
+    }
+    job->result.kind = PAYLOAD_BLOCK;
+    return memory;
+}
+
 void *pool_job_reserve(struct pool_job *job, size_t size)
 {
     struct pool *pool = job->pool;
     struct job *slot = job_at(&pool->jobs, job->index);
     size_t offset, room;
-    uint64_t length;
-    void *memory;
-    int error;
 
+    if (is_copy(pool)) {
+        errno = EXDEV;
+        return NULL;
+    }
     if (job->slice) {
         job->slice_overflow = size > job->slice_room;
         job->slice_used = job->slice_overflow ? 0 : size;
@@ -48,17 +83,7 @@ void *pool_job_reserve(struct pool_job *job, size_t size)
         job->result.size = (uint8_t)size;
         return slot->data + (size ? offset : 0);
     }
-    shared_store(&pool_process(pool, pool->self - 1)->touched, 1, RELEASE);
-    error = arena_alloc(&pool->arena, pool->self, size, &job->result.block);
-    /* Memory of free blocks counts as committed: where there is none left, give it back first. */
-    if (error == -ENOMEM && arena_trim(&pool->arena, pool->self, 0) > 0)
-        error = arena_alloc(&pool->arena, pool->self, size, &job->result.block);
-    if (error || arena_lookup(&pool->arena, job->result.block, &memory, &length) != 0) {
-        errno = ENOMEM;
-        return NULL;
-    }
-    job->result.kind = PAYLOAD_BLOCK;
-    return memory;
+    return reserve_block(job, size);
 }
 
 int pool_job_return(struct pool_job *job, const void *data, size_t size)
@@ -121,6 +146,7 @@ static void start_clock(struct pool *pool, uint32_t index)
 
 void pool_job_part(struct pool_job *job, uint32_t part)
 {
+    run_end_copy(job->pool);
     if (!job->options)
         return;
     shared_store(&job_options(job_at(&job->pool->jobs, job->index))->part, part, RELAXED);
@@ -204,6 +230,7 @@ void worker_run(struct pool *pool, uint32_t index, uint32_t generation)
     status = find_argument(&job, argument);
     if (status == 0)
         status = run_function(&job, argument.host);
+    run_end_copy(pool);
     job.result.extra = (uint16_t)(int16_t)status;
     count(pool, &job, status, 1);
     /* First the slot names the block, then the block is the job's, then the job ends. Death in

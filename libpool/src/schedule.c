@@ -1,7 +1,6 @@
 /* From the submitter to a worker, and back: ring, masks, doorbells. */
 #include <errno.h>
 #include <limits.h>
-#include <unistd.h>
 
 #include "atomic.h"
 #include "internal.h"
@@ -75,11 +74,7 @@ void schedule_pop(struct pool *pool)
 
 void schedule_kick_supervisor(struct pool *pool)
 {
-    uint64_t one = 1;
-
-    /* Full only after 2^64 - 1 unread events; the supervisor is awake then. */
-    if (write(pool->control_fd, &one, sizeof one) < 0)
-        return;
+    process_raise(pool, pool->control_fd);
 }
 
 bool schedule_has_options(struct pool *pool, uint32_t index)
@@ -148,11 +143,7 @@ bool schedule_claim(struct pool *pool, uint32_t index, uint32_t generation)
 
 void schedule_notify_host(struct pool *pool)
 {
-    uint64_t one = 1;
-
-    /* Full only after 2^64 - 1 unread events; the reader is awake then. */
-    if (write(pool->notify_fd, &one, sizeof one) < 0)
-        return;
+    process_raise(pool, pool->notify_fd);
 }
 
 uint16_t schedule_submitter(const struct pool *pool, uint32_t index)

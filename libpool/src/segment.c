@@ -39,7 +39,7 @@ uint64_t segment_reserve(struct segment *segment, uint64_t size)
 
 /* A file without a name. shm_open() serves kernels and sandboxes without memfd_create(); its name
  * is gone before anybody else could want it. */
-static int anonymous_file(void)
+int segment_anonymous_file(void)
 {
     char name[64];
     int fd, try;
@@ -60,30 +60,48 @@ static int anonymous_file(void)
     return -errno;
 }
 
-int segment_map(struct segment *segment)
+static int map_file(struct segment *segment, int fd)
 {
-    void *base;
-    int error, fd = anonymous_file();
+    void *base =
+        mmap(NULL, segment->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 
-    if (fd < 0)
-        return fd;
-    if (ftruncate(fd, (off_t)segment->size) < 0)
-        goto fail;
-    /* Nobody, by mistake or not, can cut the file and so turn an access into SIGBUS. A file from
-     * shm_open() can't be sealed, but has no name either. */
-    (void)fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-    base = mmap(NULL, segment->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (base == MAP_FAILED)
-        goto fail;
+        return -errno;
     /* A core dump of a crashed worker should not carry everybody's data. */
     (void)madvise(base, segment->size, MADV_DONTDUMP);
     segment->base = base;
     segment->fd = fd;
+    segment->file = system_file(fd);
     return 0;
-fail:
-    error = -errno;
-    close(fd);
+}
+
+int segment_map(struct segment *segment)
+{
+    int error = 0, fd = segment_anonymous_file();
+
+    if (fd < 0)
+        return fd;
+    if (ftruncate(fd, (off_t)segment->size) < 0)
+        error = -errno;
+    /* Nobody, by mistake or not, can cut the file and so turn an access into SIGBUS. A file from
+     * shm_open() can't be sealed, but has no name either. */
+    (void)fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    if (!error)
+        error = map_file(segment, fd);
+    if (error)
+        close(fd);
     return error;
+}
+
+int segment_map_file(struct segment *segment, int fd)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return -errno;
+    if ((uint64_t)status.st_size != segment->size)
+        return -EINVAL;
+    return map_file(segment, fd);
 }
 
 void segment_unmap(struct segment *segment)
@@ -100,7 +118,10 @@ uint64_t segment_committed(const struct segment *segment)
 {
     struct stat status;
 
-    return fstat(segment->fd, &status) == 0 ? (uint64_t)status.st_blocks * 512 : 0;
+    if (fstat(segment->fd, &status) < 0 || status.st_dev != segment->file.device ||
+        status.st_ino != segment->file.inode)
+        return 0;
+    return (uint64_t)status.st_blocks * 512;
 }
 
 int segment_commit(struct segment *segment, uint64_t offset, uint64_t length)
@@ -114,6 +135,8 @@ int segment_commit(struct segment *segment, uint64_t offset, uint64_t length)
     if (length == 0)
         return 0;
     end = round_up(offset + length, segment->page);
+    if (!system_is_file(segment->fd, segment->file))
+        return -EBADF;
     /* The kernel's own count, so that no death between a count and an allocation can make them
      * differ. Several processes that commit at the same moment may overshoot by what they ask. */
     committed = segment_committed(segment);
@@ -141,6 +164,8 @@ int segment_release(struct segment *segment, uint64_t offset, uint64_t length)
     end = (offset + length) / segment->page * segment->page;
     if (begin >= end)
         return 0;
+    if (!system_is_file(segment->fd, segment->file))
+        return -EBADF;
     if (fallocate(segment->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin,
                   (off_t)(end - begin)) < 0)
         return -errno;

@@ -10,12 +10,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "system.h"
+
 struct segment {
     unsigned char *base; /* NULL until mapped */
     uint64_t size;       /* bytes of address space */
     uint64_t limit;      /* bytes that may be committed */
     uint64_t page;       /* bytes */
     int fd;
+    struct file_identity file;
 };
 
 /* Starts a plan for a segment that may commit `limit` bytes. */
@@ -26,11 +29,17 @@ uint64_t segment_reserve(struct segment *segment, uint64_t size);
 
 /* Maps what was reserved. -ENOMEM: no such address space; -EMFILE and the like. */
 int segment_map(struct segment *segment);
+/* The same for the file of a segment that another process has mapped, by the same plan; takes the
+ * descriptor. -EINVAL: the file is another's, by its size. */
+int segment_map_file(struct segment *segment, int fd);
+/* A file without a name, close-on-exec: its descriptor or a negative errno. */
+int segment_anonymous_file(void);
 void segment_unmap(struct segment *segment);
 
 /* Makes [offset, offset + length) usable. Harmless where some of it is so already, but near the
  * limit all of it counts as new; safe to be called by several processes at once. -ENOMEM: the
- * limit or the system's memory is reached; nothing was changed. -EINVAL: outside the segment. */
+ * limit or the system's memory is reached; nothing was changed. -EINVAL: outside the segment.
+ * -EBADF: the descriptor is not the segment's any more. */
 int segment_commit(struct segment *segment, uint64_t offset, uint64_t length);
 
 /* Gives the whole pages inside [offset, offset + length) back to the system; they read as zeros. */

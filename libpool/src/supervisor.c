@@ -1,8 +1,9 @@
 /* The supervisor: forks the workers, reaps them, repairs what a death left, forks replacements.
  *
- * A process of its own, single-threaded for ever, and the workers' parent. It runs no user code
- * and takes no job. It sleeps in ppoll() until the host ends, the host has news in control.state,
- * or a worker ends (SIGCHLD, which is open only inside ppoll(), so none is missed).
+ * A process of its own, single-threaded for ever, and the workers' parent: a fork of the host, or
+ * the program that the host named (launch.c). From here on it runs no user code, and takes no job.
+ * It sleeps in ppoll() until the host ends, the host has news in control.state, or a worker ends
+ * (SIGCHLD, which is open only inside ppoll(), so none is missed).
  */
 #include <errno.h>
 #include <poll.h>
@@ -28,6 +29,7 @@ struct supervisor {
     pid_t pids[POOL_MAX_WORKERS];
     int alive;
     int failures;
+    bool begun;        /* each worker has been started once */
     int64_t next_tick; /* ns */
     sigset_t open_mask;
     struct sigaction host_actions[NSIG];
@@ -35,8 +37,8 @@ struct supervisor {
 
 /* ---- Workers ---- */
 
-/* A worker starts with the signal handlers and the mask that the host had, except for Ctrl-C, which
- * stays ignored until worker.c has put its own handler there. */
+/* A worker starts with the signal handlers and the mask that the host, or the program, had, except
+ * for Ctrl-C, which stays ignored until worker.c has put its own handler there. */
 static void restore_signals(struct supervisor *supervisor)
 {
     int number;
@@ -111,7 +113,9 @@ static bool work_left(struct pool *pool)
 static void start_missing(struct supervisor *supervisor)
 {
     struct pool *pool = supervisor->pool;
-    bool closing = shared_load(&pool_control(pool)->state, SEQ_CST) != CONTROL_RUNNING;
+    uint32_t state = shared_load(&pool_control(pool)->state, SEQ_CST);
+    /* What a host does at the start of each worker is done also where the pool is closed at once. */
+    bool closing = supervisor->begun ? state != CONTROL_RUNNING : state >= CONTROL_TERMINATING;
     int worker;
 
     for (worker = 0; worker < pool->workers; worker++) {
@@ -125,6 +129,7 @@ static void start_missing(struct supervisor *supervisor)
             end_now(supervisor, 1);
         }
     }
+    supervisor->begun = true;
 }
 
 static void reap(struct supervisor *supervisor)
@@ -144,6 +149,8 @@ static void reap(struct supervisor *supervisor)
         supervisor->pids[worker] = 0;
         if (shared_load(&pool_process(pool, worker)->started, ACQUIRE))
             supervisor->failures = 0;
+        else if (WIFEXITED(status) && WEXITSTATUS(status) == POOL_EXIT_HOPELESS)
+            supervisor->failures = FAILURES_MAX * pool->workers;
         else
             supervisor->failures++;
         repair_worker(pool, worker, status);
@@ -250,6 +257,8 @@ _Noreturn void supervisor_main(struct pool *pool)
         if (ready > 0 && fds[1].revents &&
             read(pool->control_fd, &events, sizeof events) == sizeof events &&
             shared_load(&pool_control(pool)->state, SEQ_CST) != CONTROL_RUNNING)
+            repair_ring_everybody(pool);
+        if (shared_exchange(&pool_control(pool)->unheard, 0, SEQ_CST))
             repair_ring_everybody(pool);
         if (system_now() >= supervisor.next_tick)
             give_back_memory(&supervisor);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,6 +25,22 @@ int64_t system_now(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+struct file_identity system_file(int fd)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return (struct file_identity){0};
+    return (struct file_identity){.device = status.st_dev, .inode = status.st_ino};
+}
+
+bool system_is_file(int fd, struct file_identity identity)
+{
+    struct file_identity found = system_file(fd);
+
+    return found.inode && found.device == identity.device && found.inode == identity.inode;
 }
 
 ssize_t system_read(const char *path, char *text, size_t room)

@@ -2,6 +2,7 @@
 #ifndef POOL_SYSTEM_H
 #define POOL_SYSTEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -12,6 +13,17 @@ uint64_t system_memory(void);
 uint64_t system_memory_available(void);
 /* Reads a small file as text: its length, or -1. */
 ssize_t system_read(const char *path, char *text, size_t room);
+/* Which file a descriptor is of. */
+struct file_identity {
+    dev_t device;
+    ino_t inode;
+};
+
+/* The file that the descriptor is of now; no file's identity where it is closed. */
+struct file_identity system_file(int fd);
+/* Whether it still is. A job may close every descriptor that it finds, as daemons do, and the next
+ * file that it opens has the number then. */
+bool system_is_file(int fd, struct file_identity identity);
 /* Nanoseconds of CLOCK_MONOTONIC. */
 int64_t system_now(void);
 

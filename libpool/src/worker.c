@@ -158,7 +158,7 @@ void worker_loop(struct pool *pool)
         if (schedule_take(pool, false, &index, &generation)) {
             leave_spin(pool);
             worker_run(pool, index, generation);
-            if (pool->worker_jobs && ++jobs >= pool->worker_jobs)
+            if (pool->deaf || (pool->worker_jobs && ++jobs >= pool->worker_jobs))
                 break;
         } else if (state != CONTROL_RUNNING) {
             break;

@@ -247,9 +247,9 @@ class MapResult(AsyncResult[list[T]]):
             error = ended_with(future)
             if error is None:
                 results.extend(future.result())
-            elif failure is None:
-                failure = error
-                note_lost_items(error, first, count)
+            else:
+                note_lost_items(error, first, count, failure)
+                failure = failure or error
             first += count
         return (results, None) if failure is None else (None, failure)
 

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, final
 
-from libpool._stats import Stats
-
 from typing_extensions import Buffer
 
+from libpool._stats import Stats
 from libpool.executor import Executor
 from libpool.pool import Pool
 
@@ -15,6 +14,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 version: Final[str]
+EXIT_HOPELESS: Final[int]
 
 class _Registry(Protocol):
     def describe(
@@ -56,7 +56,6 @@ class LoopReader:
     def deliver(self) -> None: ...
     def deliver_lost(self) -> bool: ...
     def leave(self) -> None: ...
-    def retire(self) -> None: ...
     @property
     def wake(self) -> int: ...
 
@@ -75,6 +74,11 @@ class Workers:
         worker_jobs: int = 0,
         finishes_at_exit: bool = False,
         name: str | None = None,
+        launch: tuple[tuple[bytes, ...], bytes, tuple[int, ...]] | None = None,
+    ) -> None: ...
+    def _attach(self, descriptor: int, /) -> bytes: ...
+    def _serve(
+        self, start: Callable[[int], object], stop: Callable[[], object], registry: _Registry
     ) -> None: ...
     def _view(self, timeout: int | None, retries: int, /) -> Self: ...
     def _allocate(self, size: int, /) -> _Block: ...

@@ -127,7 +127,9 @@ def broken_pool() -> BrokenPool:
     )
 
 
-def worker_died(wait_status: int, fn: Callable[..., Any] | None = None) -> WorkerDied:
+def worker_died(
+    wait_status: int, fn: Callable[..., Any] | None = None, memory_limit: int = 0
+) -> WorkerDied:
     """Make the error for a job whose worker died.
 
     Parameters
@@ -136,6 +138,8 @@ def worker_died(wait_status: int, fn: Callable[..., Any] | None = None) -> Worke
         The worker's status as `os.waitpid` gives it.
     fn : callable, optional
         What the worker ran.
+    memory_limit : int
+        The pool's; 0: none. Native code that does not look whether it got memory dies of it.
     """
     adopt_bases()
     exitcode = os.waitstatus_to_exitcode(wait_status)
@@ -144,7 +148,10 @@ def worker_died(wait_status: int, fn: Callable[..., Any] | None = None) -> Worke
     else:
         how = f"was killed by {_signal_name(-exitcode)}"
     where = "" if fn is None else f" while it ran {short_repr(fn)}"
-    return WorkerDied(f"a worker {how}{where}", exitcode)
+    error = WorkerDied(f"a worker {how}{where}", exitcode)
+    if memory_limit and exitcode != -signal.SIGKILL:
+        error.add_note(f"it may have gone over the pool's memory_limit of {memory_limit} bytes")
+    return error
 
 
 def job_timeout(part: int, fn: Callable[..., Any] | None = None) -> TimeoutError:
@@ -188,7 +195,9 @@ def with_failures(chunk: tuple[list[Any], dict[int, bytes]]) -> list[Any]:
     return results
 
 
-def note_lost_items(error: BaseException, first: int, count: int) -> None:
+def note_lost_items(
+    error: BaseException, first: int, count: int, earlier: BaseException | None = None
+) -> None:
     """Say which items of a map are lost with a chunk that ended by a death or a time-out.
 
     Parameters
@@ -197,12 +206,20 @@ def note_lost_items(error: BaseException, first: int, count: int) -> None:
         What the chunk's future raised; others than these are left as they are.
     first, count : int
         The index of the chunk's first item, and how many it has.
+    earlier : BaseException, optional
+        The error of a chunk before this one, which is what the map raises: it is to tell of both.
     """
-    lost = f"the results of items {first} to {first + count - 1} are lost"
     if isinstance(error, WorkerDied):
-        error.add_note(f"it ran a chunk of a map: {lost}")
+        ran = "a chunk"
     elif isinstance(error, TimeoutError) and hasattr(error, "_libpool_part"):
-        error.add_note(f"it ran item {first + error._libpool_part} of a map: {lost}")
+        ran = f"item {first + error._libpool_part}"
+    else:
+        return
+    lost = f"ran {ran} of a map: the results of items {first} to {first + count - 1} are lost"
+    if earlier is None:
+        error.add_note(f"it {lost}")
+    else:
+        earlier.add_note(f"besides, {type(error).__name__}: another worker {lost}")
 
 
 def short_repr(obj: object, limit: int = 200) -> str:

@@ -60,18 +60,40 @@ _count = itertools.count()
 
 
 class Registry:
-    """What the workers of one pool know. Make it right before the supervisor is forked."""
+    """What the workers of one pool know. Make it right before the supervisor is started.
 
-    def __init__(self) -> None:
-        self.snapshot = Snapshot()
-        self._host = os.getpid()
-        self.token = f"{self._host}-{next(_count)}"
+    Parameters
+    ----------
+    snapshot : Snapshot, optional
+        What they know from the start. Default: what this process has.
+    token : str, optional
+        In a worker that is no fork of the host: that of the host's registry.
+    """
+
+    def __init__(self, snapshot: Snapshot | None = None, token: str | None = None) -> None:
+        self.snapshot = Snapshot() if snapshot is None else snapshot
+        self._host = os.getpid() if token is None else 0
+        self.token = token or f"{self._host}-{next(_count)}"
+        self.kept: dict[str, object] = {}
         self._known: dict[int, _Known] = {}
         _pickling.registries.add(self)
 
     def in_worker(self) -> bool:
         """Whether this is the copy of the registry that a worker has."""
         return os.getpid() != self._host
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Note globals of `__main__` that the workers set themselves, before their first job.
+
+        A function that is sent by value finds what they have, not what the host has, as long as
+        the host does not change it.
+        """
+        here = vars(sys.modules["__main__"])
+        self.kept = {name: here.get(name) for name in names}
+
+    def is_as_before(self, name: str) -> bool:
+        """Whether one of these is still what it was when the pool was made."""
+        return self.kept.get(name) is vars(sys.modules["__main__"]).get(name)
 
     def tolerated(self) -> int:
         """In a worker, data drifts as jobs and the initializer set it, in its siblings as well."""
@@ -327,6 +349,8 @@ class Check(_Guarded):
     def _compare(self, state: ModuleState, name: str, value: object) -> None:
         """Compare what a module of the program has under a name with what it had."""
         before = state.values.get(name, _MISSING)
+        if value is not _MISSING and self.snapshot.lacks(state, name, value):
+            self._note(CHANGED if is_a(value, (FunctionType, type)) else DRIFTED)
         if value is before:
             return
         if before is not _MISSING or is_a(value, (FunctionType, type)):

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from libpool import _core, _output, _pickling
+from libpool import _core, _output, _pickling, _spawn
 from libpool._functions import Registry
 from libpool.shared import Shared
 
@@ -91,6 +91,7 @@ class Base(_core.Workers):
         retries: int,
         tasks: int | None,
         name: str | None = None,
+        context: Any = None,
     ) -> None:
         """Start the workers.
 
@@ -112,6 +113,8 @@ class Base(_core.Workers):
             After how many jobs a worker is replaced; None: never.
         name : str, optional
             What `ps` and `top` show for the workers, with their numbers. Default: libpool.
+        context : multiprocessing context, optional
+            See `_spawn.choose_method`.
         """
         workers = operator.index(workers)
         if workers > MAX_WORKERS:
@@ -125,14 +128,29 @@ class Base(_core.Workers):
         if not 0 <= memory_limit < 1 << 63:
             raise ValueError(f"memory_limit must not be negative or huge, not {memory_limit}")
         name = _checked_name(name)
-        _flush()  # or each worker would print once more what waits in the buffers
-        self._registry = registry = Registry()
+        _spawn.refuse_in_preparation()
+        method = _spawn.choose_method(context)
+        initargs = tuple(initargs)
+        self._registry = registry = Registry(_spawn.make_snapshot(method))
+        if initializer is not None:
+            registry.keep(_pickling.stored_globals(initializer))
+        start = launch = None
+        if method == "fork":
+            flush()  # or each worker would print once more what waits in the buffers
+            start = functools.partial(
+                _begin_work, registry.token, memory_limit, initializer, initargs, name
+            )
+        else:
+            launch = _spawn.make_launch(
+                type(self), method, registry, memory_limit, initializer, initargs, name
+            )
+            # Their semaphores and shared memory live as long as they do, and replaced workers
+            # will ask for them.
+            self._initargs = initargs
         self._start(
             workers,
             shared_limit=shared_limit,
-            start=functools.partial(
-                _begin_work, registry.token, memory_limit, initializer, tuple(initargs), name
-            ),
+            start=start,
             stop=_end_work,
             registry=registry,
             timeout=_nanoseconds(timeout),
@@ -141,6 +159,7 @@ class Base(_core.Workers):
             worker_jobs=min(tasks or 0, (1 << 64) - 1),
             finishes_at_exit=self._finishes_at_exit,
             name=name,
+            launch=launch,
         )
         _running.add(self)
         global _newest
@@ -225,6 +244,9 @@ class Base(_core.Workers):
         super().terminate()
         _pickling.registries.discard(self._registry)
 
+    def _attached(self) -> None:
+        """Called in an interpreter that was started for the pool, instead of the constructor."""
+
     def _usable(self) -> bool:
         """Whether this is the process that made the pool."""
         return self.check() != -errno.EXDEV
@@ -267,17 +289,32 @@ def _begin_work(
     name: str,
     worker: int,
 ) -> None:
-    """The first thing that a worker does."""
+    """The first thing that a worker does which is a fork of the host."""
+    enter_worker(token, memory_limit, name, worker)
+    initialize(initializer, initargs)
+
+
+def detach_stdin() -> None:
+    """What is typed is for the host."""
+    with contextlib.suppress(OSError), open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+
+
+def enter_worker(token: str, memory_limit: int, name: str, worker: int) -> None:
+    """Make this process a worker."""
     _output.enter_worker()
     signal.set_wakeup_fd(-1)  # an event loop of the host has set it
-    with contextlib.suppress(OSError), open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)  # what is typed is for the host
+    detach_stdin()
     if sys.stdin is not None and sys.stdin is sys.__stdin__:
         # A thread of the host may be reading, with the buffer's lock; and what it has read ahead
         # is the host's.
         sys.stdin = open(0, closefd=False)
     _pickling.enter_worker(token, memory_limit)
     _enter_multiprocessing(f"{name}-{worker}")
+
+
+def initialize(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    """Call the initializer, in a worker."""
     if initializer is None:
         return
     try:
@@ -287,6 +324,7 @@ def _begin_work(
         _end_work()  # what was logged may wait in a multiprocessing.Queue
         os._exit(1)  # what the caller would do, but it would print the exception once more
     _output.watch_streams()
+    _pickling.keep_globals(initializer)
 
 
 def _end_work() -> None:
@@ -294,7 +332,7 @@ def _end_work() -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util._exit_function()  # a multiprocessing.Queue writes here what it has not yet written
-    _flush()
+    flush()
 
 
 def _enter_multiprocessing(name: str) -> None:
@@ -317,7 +355,8 @@ def _enter_multiprocessing(name: str) -> None:
     util._run_after_forkers()  # type: ignore[attr-defined]
 
 
-def _flush() -> None:
+def flush() -> None:
+    """Write out what was printed."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

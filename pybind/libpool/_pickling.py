@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dis
 import importlib
 import io
 import operator
 import os
 import pickle
 import re
+import sys
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -30,8 +32,10 @@ __all__ = [
     "dumps",
     "dumps_exception",
     "enter_worker",
+    "keep_globals",
     "loads_exception",
     "registries",
+    "stored_globals",
 ]
 
 PROTOCOL = 5
@@ -46,6 +50,7 @@ _own_token: str | None = None
 def dumps(
     obj: Any,
     known_to: Iterable[Registry] | None = None,
+    kind: type[Pickler] | None = None,
     buffer_callback: Any = None,
 ) -> bytes:
     """Pickle anything that can be pickled, functions and classes also by value.
@@ -57,6 +62,8 @@ def dumps(
     known_to : iterable of Registry, optional
         The pools whose workers may get it: what all of these know is sent by reference. By
         default all pools of this process.
+    kind : type, optional
+        Of the pickler.
     buffer_callback : callable, optional
         As of `pickle.Pickler`, with a method ``clear`` that forgets what it was called with.
 
@@ -68,7 +75,8 @@ def dumps(
     known_to = list(registries) if known_to is None else list(known_to)
     if buffer_callback is not None:
         buffer_callback.clear()  # plain pickle may have been tried before
-    pickler = Pickler(known_to, buffer_callback=buffer_callback)
+    kind = kind or Pickler
+    pickler = kind(known_to, buffer_callback=buffer_callback)
     try:
         return pickler.dumps(obj)
     except Exception as error:
@@ -77,10 +85,10 @@ def dumps(
             if buffer_callback is not None:
                 buffer_callback.clear()
             try:
-                return Pickler(known_to, False, buffer_callback).dumps(obj)
+                return kind(known_to, False, buffer_callback).dumps(obj)
             except Exception:
                 pass
-        error.add_note(f"libpool could not pickle {_name_culprit(obj, known_to)}")
+        error.add_note(f"libpool could not pickle {_name_culprit(obj, known_to, kind)}")
         raise
 
 
@@ -106,6 +114,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._known_to = list(known_to)
         self._tolerated = SAME if by_value_if_drifted else DRIFTED
         self._standing: dict[int, tuple[int, Any]] = {}
+        self._namespaces: dict[int, _KeptGlobals] = {}
         self.met_drifted = False
 
     def dumps(self, obj: Any) -> bytes:
@@ -151,6 +160,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def _dynamic_function_reduce(self, func: FunctionType) -> Any:
         reduced = super()._dynamic_function_reduce(func)
         slots: dict[str, Any] = reduced[2][1]
+        kept = self._kept_names(func)
+        if kept:
+            reduced = self._with_kept_globals(reduced, kept)
         names = names_of(func.__code__)
         tails: dict[str, list[Chain]] = {}
         for name, *tail in names.globals:
@@ -168,6 +180,21 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return reduced
         make, args, state, *between, set_state = reduced
         return make, args, (lines, set_state, state), *between, _set_function_state
+
+    def _kept_names(self, func: FunctionType) -> frozenset[str]:
+        """The globals that the function finds in the workers, set there by the initializer."""
+        if not self._known_to or func.__globals__ is not vars(sys.modules["__main__"]):
+            return frozenset()
+        return frozenset.intersection(*(frozenset(one.kept) for one in self._known_to))
+
+    def _with_kept_globals(self, reduced: Any, kept: frozenset[str]) -> Any:
+        make, (code, namespace, *others), (state, slots), *rest = reduced
+        for name in kept & slots["__globals__"].keys():
+            if all(registry.is_as_before(name) for registry in self._known_to):
+                del slots["__globals__"][name]
+        # One for each namespace, so that functions which share one do so in the worker.
+        shared = self._namespaces.setdefault(id(namespace), _KeptGlobals(namespace))
+        return make, (code, shared, *others), (state, slots), *rest
 
     def _patched_cell(self, cell: CellType, tails: list[Chain]) -> CellType:
         module = cell_contents(cell)
@@ -246,6 +273,44 @@ def _set_function_state(
     lines, set_state, inner = state
     remember(lines)
     set_state(function, inner)
+
+
+_MAIN_NAMES = ("__main__", "__mp_main__")
+
+_kept_globals: dict[str, Any] = {}
+"""In a worker: the globals of `__main__` that the initializer has set."""
+
+
+class _KeptGlobals:
+    """Unpickles as the namespace of functions sent by value, with what the initializer has set."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _add_kept_globals, (self.namespace,)
+
+
+def _add_kept_globals(namespace: dict[str, Any]) -> dict[str, Any]:
+    return _kept_globals | namespace
+
+
+def stored_globals(function: Callable[..., object]) -> frozenset[str]:
+    """The globals of `__main__` that a function sets itself."""
+    if type(function) is not FunctionType or function.__module__ not in _MAIN_NAMES:
+        return frozenset()
+    return frozenset(
+        instruction.argval
+        for instruction in dis.get_instructions(function.__code__)
+        if instruction.opname == "STORE_GLOBAL"
+    )
+
+
+def keep_globals(initializer: Callable[..., object]) -> None:
+    """In a worker: let jobs have the globals that the initializer has set."""
+    if type(initializer) is FunctionType:
+        names = stored_globals(initializer) & initializer.__globals__.keys()
+        _kept_globals.update({name: initializer.__globals__[name] for name in names})
 
 
 class PatchedModule:
@@ -332,12 +397,12 @@ def _set_class_data(cls: type, state: tuple[int, dict[str, Any], set[str], list[
 # ---- Errors -------------------------------------------------------------------------------------
 
 
-def _name_culprit(obj: Any, known_to: list[Registry]) -> str:
+def _name_culprit(obj: Any, known_to: list[Registry], kind: type[Pickler]) -> str:
     """Find and name the innermost part of `obj` that can't be pickled."""
 
     def fails(part: Any) -> bool:
         try:
-            Pickler(known_to).dumps(part)
+            kind(known_to).dumps(part)
         except Exception:
             return True
         return False
@@ -349,8 +414,8 @@ def _name_culprit(obj: Any, known_to: list[Registry]) -> str:
             break
         where += found[0]
         obj = found[1]
-    kind = type(obj).__qualname__
-    return f"{short_repr(obj)} (of type {kind})" + (f", found at {where}" if where else "")
+    type_name = type(obj).__qualname__
+    return f"{short_repr(obj)} (of type {type_name})" + (f", found at {where}" if where else "")
 
 
 def _parts(obj: Any) -> Iterator[tuple[str, Any]]:

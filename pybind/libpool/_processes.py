@@ -127,7 +127,7 @@ def _await_start(workers: _core.Workers) -> None:
     end = time.monotonic() + _LONGEST_START
     while (
         workers.check() == 0
-        and workers.stats()["workers_started"] < workers.workers
+        and len(workers.worker_pids()) < workers.workers
         and time.monotonic() < end
     ):
         time.sleep(0.0005)

@@ -9,7 +9,10 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from libpool._main_source import MainSource
 
 __all__ = [
     "CHANGED",
@@ -18,6 +21,7 @@ __all__ = [
     "SAME",
     "ClassState",
     "FunctionState",
+    "ImportedSnapshot",
     "ModuleState",
     "Snapshot",
     "cell_contents",
@@ -210,6 +214,10 @@ class Snapshot:
         """Whether a worker has, or can import, a module of this name."""
         return name in self._specs
 
+    def lacks(self, state: ModuleState, name: str, value: object) -> bool:
+        """Whether workers never had what a module of the program has under this name now."""
+        return False
+
     def module_of(self, namespace: dict[str, Any]) -> ModuleState | None:
         """The module of the program whose namespace this is, if it is known."""
         name = self._module_of_namespace.get(id(namespace))
@@ -257,6 +265,57 @@ class Snapshot:
             if found is not None:
                 return bool(found.origin == spec.origin)
         return False
+
+
+class ImportedSnapshot(Snapshot):
+    """The same for workers that are no forks of this process: they have what they can import.
+
+    Parameters
+    ----------
+    main : MainSource or None
+        What they import as `__main__`.
+    """
+
+    def __init__(self, main: MainSource | None) -> None:
+        super().__init__()
+        self._main = main
+        self._importable: dict[str, bool] = {"__main__": main is not None}
+        self._finders = [
+            finder for finder in self._finders if not _is_of_user(getattr(finder, "__module__", ""))
+        ]
+
+    def had(self, name: str) -> bool:
+        """Whether a worker can import a module of this name."""
+        return super().had(name) and self._can_have(name)
+
+    def has_module(self, module: ModuleType) -> bool:
+        """Whether an import of this module's name in a worker gives the same module."""
+        return super().has_module(module) and self._can_have(module.__name__)
+
+    def lacks(self, state: ModuleState, name: str, value: object) -> bool:
+        """Whether workers never had what a module of the program has under this name now."""
+        if self._main is None or state is not self.modules.get("__main__"):
+            return False
+        return self._main.lacks(name, value)
+
+    def _can_have(self, name: str) -> bool:
+        possible = self._importable.get(name)
+        if possible is None:
+            module = self.modules.get(name)
+            spec = self._specs[name]
+            if module is None:
+                possible = True  # of the standard library or a package
+            elif spec is None and "." in name:
+                possible = self._can_have(name.rpartition(".")[0])  # its package makes it
+            else:
+                possible = self._can_import(name, spec)
+            self._importable[name] = possible
+        return possible
+
+
+def _is_of_user(name: str) -> bool:
+    module = sys.modules.get(name)
+    return module is not None and is_a(module, ModuleType) and is_user_module(name, module)
 
 
 def is_user_module(name: str, module: ModuleType) -> bool:

@@ -14,7 +14,7 @@ class WorkerStats(TypedDict):
     """
 
     pid: int
-    """0: there is none now."""
+    """Its process id, or 0 while there is none."""
     jobs_running: int
     """More than 1 where a job waits for another that it submitted."""
     jobs_started: int
@@ -38,7 +38,7 @@ class Stats(TypedDict):
     alive: int
     """Those that there are now."""
     supervisor: int
-    """The supervisor's process id; 0: it has ended."""
+    """The supervisor's process id, or 0 when it has ended."""
     workers_started: int
     """Including replacements."""
     jobs_waiting: int
@@ -54,9 +54,9 @@ class Stats(TypedDict):
     jobs_retried: int
     """Tries that ended with the worker's death and were followed by another."""
     bytes_in: int
-    """Of arguments, as they travelled. With `bytes_out`: of jobs that returned or raised."""
+    """Of arguments, as they travelled, of jobs that have returned or raised."""
     bytes_out: int
-    """Of results and exceptions, as they travelled."""
+    """Of their results and exceptions, as they travelled."""
     busy_time: float
     """Seconds that the workers have had a job, all together."""
     idle_time: float

@@ -23,9 +23,6 @@ __all__ = ["Executor"]
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
 T = TypeVar("T")
 
 _Sent = tuple[_core.Future[Any], int]
@@ -37,7 +34,7 @@ _START_METHODS = ("fork", "forkserver", "spawn")
 class Executor(Base, concurrent.futures.Executor):
     """Runs calls in worker processes; a `concurrent.futures.Executor`.
 
-    The workers are forked at once, and are copies of this process as it is now.
+    The workers are started at once.
 
     Parameters
     ----------
@@ -45,12 +42,18 @@ class Executor(Base, concurrent.futures.Executor):
         How many worker processes, 1 to 1024. Default: one for each core that may be used, see
         `libpool.cpu_count()`.
     mp_context : multiprocessing context, optional
-        One whose start method is ``fork``, the only one that is supported.
+        Its start method is used: with ``fork`` the workers are copies of this process as it is
+        now; with ``forkserver`` they are copies of a new interpreter that has imported
+        `__main__`, with ``spawn`` of one that has not. Then the program needs its
+        ``if __name__ == "__main__":``, as with `multiprocessing`. Default: what
+        `multiprocessing.set_start_method()` chose, else ``fork`` while this process has one
+        Python thread, ``forkserver`` when it has more.
     initializer : callable, optional
         Called as ``initializer(*initargs)`` once in each worker before its first job. If it
-        raises, the pool is broken.
+        raises, the pool is broken. Pickled, by value where need be, unless the start method is
+        ``fork``.
     initargs : tuple
-        Its arguments.
+        Its arguments; the same goes for them.
     max_tasks_per_child : int, optional
         A worker is replaced after so many jobs. Default: never.
     thread_name_prefix : str
@@ -64,7 +67,8 @@ class Executor(Base, concurrent.futures.Executor):
         until their future is asked for them, or is dropped.
     memory_limit : int
         Bytes that a worker may allocate beyond what it has at its start; 0: no limit. A job that
-        goes over it gets `MemoryError`.
+        goes over it gets `MemoryError`; in native code that does not look whether it got memory
+        its worker dies.
     timeout, retries
         For all jobs; see `options`.
 
@@ -74,6 +78,8 @@ class Executor(Base, concurrent.futures.Executor):
         `max_workers`, `shared_limit` or the context's start method is out of range.
     TypeError
         `initializer` is not callable.
+    RuntimeError
+        The main module is being imported by a worker: it lacks its guard.
     OSError, MemoryError
         The system has no more processes, descriptors or memory.
     """
@@ -100,12 +106,6 @@ class Executor(Base, concurrent.futures.Executor):
             max_workers = _core.cpu_count()
         elif max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        if mp_context is not None:
-            method = mp_context.get_start_method()
-            if method != "fork":
-                raise ValueError(
-                    f"libpool does not support the start method {method!r}, only 'fork'"
-                )
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")
@@ -122,6 +122,7 @@ class Executor(Base, concurrent.futures.Executor):
             retries=retries,
             tasks=max_tasks_per_child,
             name=name or thread_name_prefix or None,
+            context=mp_context,
         )
 
     _finishes_at_exit = True

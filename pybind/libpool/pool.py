@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -32,8 +33,7 @@ _Items: TypeAlias = list[Any] | tuple[Any, ...] | range
 class Pool(Base):
     """Runs calls in worker processes.
 
-    The workers are forked at once, and are copies of this process as it is now. As a context
-    manager, the pool is terminated at the end.
+    The workers are started at once. As a context manager, the pool is terminated at the end.
 
     Parameters
     ----------
@@ -42,18 +42,27 @@ class Pool(Base):
         `libpool.cpu_count()`.
     initializer : callable, optional
         Called as ``initializer(*initargs)`` once in each worker before its first job. If it
-        raises, the pool is broken.
+        raises, the pool is broken. Pickled, by value where need be, unless the start method is
+        ``fork``.
     initargs : tuple
-        Its arguments.
+        Its arguments; the same goes for them.
     maxtasksperchild : int, optional
         A worker is replaced after so many jobs. Default: never.
+    context : multiprocessing context, optional
+        Its start method is used: with ``fork`` the workers are copies of this process as it is
+        now; with ``forkserver`` they are copies of a new interpreter that has imported
+        `__main__`, with ``spawn`` of one that has not. Then the program needs its
+        ``if __name__ == "__main__":``, as with `multiprocessing`. Default: what
+        `multiprocessing.set_start_method()` chose, else ``fork`` while this process has one
+        Python thread, ``forkserver`` when it has more.
     shared_limit : int
         The most shared memory, in bytes, that arguments and results may take; 0: what this
         machine or container has. Results that nobody has fetched count too: they take memory
         until their future is asked for them, or is dropped.
     memory_limit : int
         Bytes that a worker may allocate beyond what it has at its start; 0: no limit. A job that
-        goes over it gets `MemoryError`.
+        goes over it gets `MemoryError`; in native code that does not look whether it got memory
+        its worker dies.
     timeout, retries
         For all jobs; see `options`.
     name : str, optional
@@ -65,6 +74,8 @@ class Pool(Base):
         `processes` or `shared_limit` is out of range.
     TypeError
         `initializer` is not callable.
+    RuntimeError
+        The main module is being imported by a worker: it lacks its guard.
     OSError, MemoryError
         The system has no more processes, descriptors or memory.
     """
@@ -75,6 +86,7 @@ class Pool(Base):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        context: Any = None,
         *,
         shared_limit: int = 0,
         memory_limit: int = 0,
@@ -102,7 +114,11 @@ class Pool(Base):
             retries=retries,
             tasks=maxtasksperchild,
             name=name,
+            context=context,
         )
+
+    def _attached(self) -> None:
+        self._unfed = Unfed(self)
 
     @staticmethod
     def _closed_error() -> ValueError:
@@ -314,7 +330,7 @@ class Pool(Base):
             sent = self._send_all(func, items, chunksize, star)
             return _gather(sent)
         results: list[Any] = [None] * len(items)
-        failure: tuple[int, BaseException] | None = None
+        failures: list[tuple[int, int, BaseException]] = []
         flow = Flow(
             self,
             func,
@@ -331,21 +347,21 @@ class Pool(Base):
                 error = ended_with(future)
                 if error is None:
                     results[first : first + count] = future.result()
-                elif failure is None or first < failure[0]:
-                    failure = first, error
-                    note_lost_items(error, first, count)
+                else:
+                    failures.append((first, count, error))
                 if bar is not None:
                     bar.update(count)
             if flow.items.error is not None:
                 raise flow.items.error
-            if failure is not None:
-                raise failure[1]
+            if failures:
+                raise _first_of(failures)
             return results
         finally:
             flow.cancel()
             if bar is not None:
                 bar.close()
-            future = error = failure = None  # type: ignore[assignment] # breaks a cycle
+            future = error = None  # type: ignore[assignment] # breaks a cycle
+            failures.clear()
 
     def _send_all(
         self, func: Callable[..., T], items: _Items, chunksize: int | None, star: bool
@@ -457,6 +473,15 @@ class Pool(Base):
         self.terminate()
 
 
+def _first_of(failures: list[tuple[int, int, BaseException]]) -> BaseException:
+    """The first failure, in order, of (first item, number of items, error); it tells of all."""
+    failures.sort(key=operator.itemgetter(0))
+    failure = failures[0][2]
+    for first, count, error in failures:
+        note_lost_items(error, first, count, None if error is failure else failure)
+    return failure
+
+
 def _gather(sent: list[tuple[_core.Future[list[T]], int]]) -> list[T]:
     """Wait for all chunks; their results, or the first exception."""
     results: list[T] = []
@@ -468,9 +493,9 @@ def _gather(sent: list[tuple[_core.Future[list[T]], int]]) -> list[T]:
         error = ended_with(future)
         if error is None:
             results.extend(future.result())
-        elif failure is None:
-            failure = error
-            note_lost_items(error, first, count)
+        else:
+            note_lost_items(error, first, count, failure)
+            failure = failure or error
         first += count
     if failure is None:
         return results

@@ -41,7 +41,7 @@ T = TypeVar("T")
 def _pool_or_default(pool: Base | None) -> Any:
     if pool is not None:
         return pool
-    workers: Any = _core.current()
+    workers: Base | None = _core.current()
     if workers is None:
         from libpool._lifetime import newest
 
@@ -65,7 +65,9 @@ def buffer(size: int, *, pool: Base | None = None) -> memoryview:
     Returns
     -------
     memoryview
-        Writable bytes. The memory is free again when nobody refers to it, here and in jobs.
+        Writable bytes. To a job goes what refers to them: a `pickle.PickleBuffer` of it or of a
+        part, which arrives as a `memoryview`, or an array; a memoryview by itself is copied. The
+        memory is free again when nobody refers to it, here and in jobs.
 
     Raises
     ------

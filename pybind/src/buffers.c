@@ -5,7 +5,7 @@
  *
  * A payload with buffers is: how many (4 bytes), the length of the pickle (8), for each buffer its
  * length (8, the highest bit: read-only), the reference of the shared block that it lies in and how
- * far from the block's begin (8 and 8; 0: it is here), then the pickle, and the buffers, aligned. */
+ * far from the block's begin (8 and 8; 0: it is here), then the pickle, and the buffers. */
 #include "core.h"
 
 /* What vector instructions like. Relative to the payload's memory, which has it too. */

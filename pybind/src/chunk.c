@@ -52,7 +52,7 @@ static PyObject *call_items(Chunk *chunk, struct pool_job *job, PyObject *items)
     return results;
 }
 
-/* Puts an exception in the place of each result that can't be pickled. 0, or -1 with an exception. */
+/* Puts an exception in the place of each result that can't be pickled. 0, or -1 with one set. */
 static int drop_unpicklable(Chunk *chunk, PyObject *results)
 {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(results); i++) {

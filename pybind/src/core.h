@@ -169,6 +169,7 @@ typedef struct Handle {
     struct Handle *next_collecting;
     Workers *workers;      /* borrowed, NULL when they are gone */
     bool finishes_at_exit; /* the interpreter waits for what was submitted; else it terminates it */
+    uint64_t memory_limit; /* of the pool, for messages */
     Lingering *lingering;  /* what reaper.c notes of this pool */
 } Handle;
 
@@ -188,7 +189,7 @@ void event_drain(int descriptor);
 int collector_start(Handle *handle);
 /* Waits for its end: 0 ended, 1 timed out, -1 exception. `timeout` as for Workers.join. */
 int collector_join(Handle *handle, double timeout);
-/* Has the collector call callback(future), for a future that is final. 0, or -1 with an exception. */
+/* Has the collector call callback(future), for a final future. 0, or -1 with an exception. */
 int collector_defer(Handle *handle, Future *future, PyObject *callback);
 /* The method that the thread runs. */
 PyObject *collector_run(PyObject *self, PyObject *unused);
@@ -306,6 +307,15 @@ extern const char workers_stats_doc[];
 extern const char workers_submit_doc[];
 extern const char workers_submit_chunk_doc[];
 extern const struct pool_host host_hooks;
+
+/* serve.c: fills in how the supervisor's program is started, from the tuple that Workers._start()
+ * takes, which must outlive it. -1 with an exception. launch_free() in either case. */
+int launch_configure(PyObject *launch, struct pool_config *config);
+void launch_free(struct pool_config *config);
+PyObject *workers_attach(PyObject *self, PyObject *descriptor);
+PyObject *workers_serve(PyObject *self, PyObject *args, PyObject *kwargs);
+extern const char workers_attach_doc[];
+extern const char workers_serve_doc[];
 
 /* ---- Codec (codec.c, pickling.c) ------------------------------------------------------------- */
 

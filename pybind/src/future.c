@@ -258,8 +258,9 @@ PyDoc_STRVAR(kill_doc, "kill($self, /)\n--\n\n"
 "Cancel the call, also if a worker runs it: that worker is killed and replaced.\n\n"
 "Returns\n-------\n"
 "bool\n"
-"    True if the call ends by this: result() raises CancelledError, at once or within\n"
-"    milliseconds, unless the call is just ending by itself. False if it has ended.\n");
+"    True if the call is cancelled, now or already, as for cancel(): result() raises\n"
+"    CancelledError, at once or within milliseconds, unless the call is just ending by itself.\n"
+"    False if it has ended otherwise.\n");
 
 static PyObject *future_kill(PyObject *self, PyObject *unused)
 {

@@ -62,7 +62,7 @@ static Future *awaited_take(Awaited *awaited, PyObject **awaiter)
 }
 
 PyDoc_STRVAR(awaited_cancel_doc, "cancel($self, kill, /)\n--\n\n"
-"Stop awaiting the job: its outcome is dropped. One that waits for a worker does not run; one that\n"
+"Stop awaiting the job: its outcome is dropped. One that waits does not run; one that\n"
 "runs goes on, or, with `kill`, ends with its worker.\n");
 
 static PyObject *awaited_cancel(PyObject *self, PyObject *kill)
@@ -202,7 +202,7 @@ static int deliver(LoopReader *reader)
 }
 
 PyDoc_STRVAR(deliver_doc, "deliver($self, /)\n--\n\n"
-"To be called by the loop when a descriptor is readable: tells the futures whose jobs have ended.\n\n"
+"To be called by the loop when a descriptor is readable: tells the futures of ended jobs.\n\n"
 "Calls retire() when the pool is closed and nothing is awaited any more.\n");
 
 static PyObject *loop_deliver(PyObject *self, PyObject *Py_UNUSED(unused))

@@ -117,6 +117,8 @@ static int core_exec(PyObject *module)
     if (reaper_init() < 0 || import_all(core) < 0 || make_names(core) < 0 ||
         make_types(module, core) < 0)
         return -1;
+    if (PyModule_AddIntConstant(module, "EXIT_HOPELESS", POOL_EXIT_HOPELESS) < 0)
+        return -1;
     return PyModule_AddStringConstant(module, "version", pool_version());
 }
 
@@ -219,7 +221,7 @@ static void core_free(void *module)
 }
 
 PyDoc_STRVAR(current_doc, "current($module, /)\n--\n\n"
-"In a job, return the Workers whose worker runs it; elsewhere None.\n");
+"In a job, return the libpool.Pool or libpool.Executor that runs it; elsewhere None.\n");
 
 static PyObject *core_current(PyObject *module, PyObject *Py_UNUSED(unused))
 {

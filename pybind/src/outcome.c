@@ -127,13 +127,14 @@ static PyObject *decode(Future *future, Reader *reader, int *state)
     return codec_read(reader);
 }
 
-static PyObject *exception_of_death(Core *core, int wait_status, PyObject *function)
+static PyObject *exception_of_death(Core *core, int wait_status, PyObject *function,
+                                    uint64_t memory_limit)
 {
     PyObject *make = core_late(&core->worker_died, "libpool._errors", "worker_died");
     if (!make)
         return NULL;
-    PyObject *exception =
-        PyObject_CallFunction(make, "iO", wait_status, function ? function : Py_None);
+    PyObject *exception = PyObject_CallFunction(
+        make, "iOK", wait_status, function ? function : Py_None, (unsigned long long)memory_limit);
     if (exception && !PyExceptionInstance_Check(exception)) {
         PyErr_Format(PyExc_TypeError, "worker_died() returned %R", exception);
         Py_CLEAR(exception);
@@ -187,7 +188,8 @@ PyObject *future_function(Future *future)
 static PyObject *died(Future *future, Core *core, int wait_status)
 {
     PyObject *function = future_function(future);
-    PyObject *exception = exception_of_death(core, wait_status, function);
+    uint64_t memory_limit = future->handle ? future->handle->memory_limit : 0;
+    PyObject *exception = exception_of_death(core, wait_status, function, memory_limit);
     Py_XDECREF(function);
     return exception;
 }

@@ -24,12 +24,12 @@ static uint8_t *reserve(Reply *reply, size_t size)
     return out + reply->header_size;
 }
 
-/* One tag, then bytes. 0, or -ENOMEM. */
+/* One tag, then bytes. 0, or a negative errno. */
 static int reply_bytes(Reply *reply, int tag, const char *data, Py_ssize_t size)
 {
     uint8_t *out = reserve(reply, (size_t)size + 1);
     if (!out)
-        return -ENOMEM;
+        return -errno;
     *out = (uint8_t)tag;
     codec_copy(out + 1, data, (size_t)size, true);
     return 0;
@@ -83,7 +83,7 @@ static int reply_buffers(Reply *reply, PyObject *pickled, const Buffers *buffers
     *size = (Py_ssize_t)buffers_end(buffers, begin, length);
     uint8_t *out = pool_job_reserve(reply->job, (size_t)*size);
     if (!out)
-        return -ENOMEM;
+        return -errno;
     memcpy(out, reply->header, reply->header_size);
     out[reply->header_size] = TAG_BUFFERS;
     buffers_write(buffers, out, begin, PyBytes_AS_STRING(pickled), length);
@@ -120,7 +120,7 @@ static int reply_measured(Reply *reply, PyObject *value, Py_ssize_t *size)
         return reply_pickled(reply, value, size);
     uint8_t *out = reserve(reply, (size_t)*size);
     if (!out)
-        return -ENOMEM;
+        return -errno;
     Writer writer;
     codec_begin(&writer, out, (size_t)*size, met.count == 0);
     return codec_write(&writer, value) == CODEC_DONE ? 0 : -EIO;
@@ -145,7 +145,9 @@ int reply_value(Reply *reply, PyObject *value)
     default:
         error = reply_pickled(reply, value, &size);
     }
-    if (error < 0 && !PyErr_Occurred())
+    if (error < 0 && error != -ENOMEM && !PyErr_Occurred())
+        errors_set(reply->core, error);
+    else if (error < 0 && !PyErr_Occurred())
         PyErr_Format(PyExc_MemoryError,
                      "the pool has no shared memory left for a result of %zd bytes", size);
     return error < 0 ? -1 : 0;

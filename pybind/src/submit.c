@@ -288,10 +288,18 @@ static PyObject *send(Workers *workers, PyObject *function, const Payload *paylo
 
 /* ---- When something can't be pickled --------------------------------------------------------- */
 
+/* Ctrl-C in the middle says nothing of what was being pickled. */
+static bool is_interruption(void)
+{
+    return !PyErr_ExceptionMatches(PyExc_Exception);
+}
+
 /* Says which argument it was, by trying each. */
 static void note_argument(Core *core, PyObject *function, PyObject *const *values, Py_ssize_t count,
                           PyObject *names)
 {
+    if (is_interruption())
+        return;
     PyObject *exception = errors_take();
     Py_ssize_t keywords = names ? PyTuple_GET_SIZE(names) : 0;
     Py_ssize_t culprit;
@@ -318,6 +326,8 @@ static void note_argument(Core *core, PyObject *function, PyObject *const *value
 
 static void note_function(PyObject *function)
 {
+    if (is_interruption())
+        return;
     PyObject *whose = errors_repr(function);
     if (whose)
         errors_note("the function of the call can't be pickled: %U", whose);
@@ -361,7 +371,7 @@ static int check(Workers *workers, PyObject *function)
 const char workers_submit_doc[] =
     PyDoc_STR(
 "submit($self, fn, /, *args, **kwargs)\n--\n\n"
-"Have a worker call fn(*args, **kwargs).\n\n"
+"Have a worker call ``fn(*args, **kwargs)``.\n\n"
 "Never waits for the workers.\n\n"
 "Parameters\n----------\n"
 "fn : callable\n"

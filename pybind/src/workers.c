@@ -147,7 +147,7 @@ static bool note_main_thread(Handle *handle)
 PyDoc_STRVAR(start_doc,
 "_start($self, /, workers, *, shared_limit=0, start=None, stop=None, registry,\n"
 "       timeout=None, retries=0, memory_limit=0, worker_jobs=0,\n"
-"       finishes_at_exit=False, name=None)\n--\n\n"
+"       finishes_at_exit=False, name=None, launch=None)\n--\n\n"
 "Make the pool. Once only.\n\n"
 "Parameters\n----------\n"
 "workers : int\n"
@@ -172,32 +172,59 @@ PyDoc_STRVAR(start_doc,
 "    When nobody has the object any more and the interpreter ends: whether it waits for the\n"
 "    calls that were submitted, or cancels them.\n"
 "name : str or None\n"
-"    What ps and top show, with a number, for workers; None: libpool.\n\n"
+"    What ps and top show, with a number, for workers; None: libpool.\n"
+"launch : tuple or None\n"
+"    None: the workers are forks of this process. Else (command, payload, descriptors): they are\n"
+"    forks of the program `command`, a tuple of bytes, which gives the last argument that it gets\n"
+"    to `_attach()` for the payload (bytes), and then calls `_serve()` with its own `start` and\n"
+"    `stop`. It inherits the descriptors, a tuple of int.\n\n"
 "Raises\n------\n"
 "ValueError\n"
 "    workers or shared_limit is out of range.\n"
 "OSError, MemoryError\n"
 "    The system has no more processes, descriptors or memory.\n");
 
+/* Makes the pool: 0, a negative errno, or 1 with an exception. */
+static int create(Workers *workers, struct pool_config *config, PyObject *launch)
+{
+    struct pool_host host = host_hooks;
+    host.context = workers;
+    int error = 1;
+    if (launch == Py_None)
+        config->host = &host;
+    if (launch == Py_None || launch_configure(launch, config) == 0)
+        error = pool_create(&workers->handle->pool, config);
+    launch_free(config);
+    return error;
+}
+
 static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {(char *)"workers",     (char *)"shared_limit",
-                            (char *)"start",       (char *)"stop",
-                            (char *)"registry",    (char *)"timeout",
-                            (char *)"retries",     (char *)"memory_limit",
-                            (char *)"worker_jobs", (char *)"finishes_at_exit",
-                            (char *)"name",        NULL};
+    static char *names[] = {(char *)"workers",
+                            (char *)"shared_limit",
+                            (char *)"start",
+                            (char *)"stop",
+                            (char *)"registry",
+                            (char *)"timeout",
+                            (char *)"retries",
+                            (char *)"memory_limit",
+                            (char *)"worker_jobs",
+                            (char *)"finishes_at_exit",
+                            (char *)"name",
+                            (char *)"launch",
+                            NULL};
     Workers *workers = (Workers *)self;
     Py_ssize_t count;
     PyObject *limit = NULL, *start = NULL, *stop = NULL, *registry = NULL, *timeout = Py_None;
+    PyObject *launch = Py_None;
     unsigned long long memory_limit = 0, worker_jobs = 0;
     int finishes_at_exit = 0;
     struct pool_config config;
     pool_config_init(&config);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOOOiKKpz:_start", names, &count, &limit,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "n|$OOOOOiKKpzO:_start", names, &count, &limit,
                                      &start, &stop, &registry, &timeout, &config.retries,
-                                     &memory_limit, &worker_jobs, &finishes_at_exit,
-                                     &config.name) ||
+                                     &memory_limit, &worker_jobs, &finishes_at_exit, &config.name,
+                                     &launch) ||
         !parse_limit(timeout, &config.timeout))
         return NULL;
     config.memory_limit = memory_limit;
@@ -213,9 +240,6 @@ static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
     if (set_memory_limit(&config, limit) < 0)
         return NULL;
     config.workers = count < 1 || count > POOL_MAX_WORKERS ? -1 : (int)count;
-    struct pool_host host = host_hooks;
-    host.context = workers;
-    config.host = &host;
     Py_XSETREF(workers->start, start && start != Py_None ? Py_NewRef(start) : NULL);
     Py_XSETREF(workers->stop, stop && stop != Py_None ? Py_NewRef(stop) : NULL);
     Py_XSETREF(workers->registry, Py_NewRef(registry));
@@ -225,6 +249,7 @@ static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     workers->handle->workers = workers;
     workers->handle->finishes_at_exit = finishes_at_exit;
+    workers->handle->memory_limit = memory_limit;
     if (!note_main_thread(workers->handle)) {
         Py_CLEAR(workers->handle);
         return NULL;
@@ -232,7 +257,11 @@ static PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs)
     workers->options = (struct pool_options){
         .size = sizeof workers->options, .timeout = config.timeout, .retries = config.retries};
     /* With the GIL held: the fork hook needs it. */
-    int error = pool_create(&workers->handle->pool, &config);
+    int error = create(workers, &config, launch);
+    if (error > 0) {
+        Py_CLEAR(workers->handle);
+        return NULL;
+    }
     if (error < 0) {
         Py_CLEAR(workers->handle);
         set_start_error(error, count);
@@ -522,6 +551,9 @@ static PyMethodDef workers_methods[] = {
     {"submit_chunk", (PyCFunction)(void (*)(void))workers_submit_chunk, METH_FASTCALL,
      workers_submit_chunk_doc},
     {"_start", (PyCFunction)(void (*)(void))workers_start, METH_VARARGS | METH_KEYWORDS, start_doc},
+    {"_attach", workers_attach, METH_O, workers_attach_doc},
+    {"_serve", (PyCFunction)(void (*)(void))workers_serve, METH_VARARGS | METH_KEYWORDS,
+     workers_serve_doc},
     {"_view", workers_view, METH_VARARGS, view_doc},
     {"_allocate", workers_allocate, METH_O, allocate_doc},
     {"_put", workers_put, METH_O, put_doc},

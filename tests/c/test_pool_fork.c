@@ -211,6 +211,49 @@ static void a_child_forked_by_a_job_has_no_pool(void)
     EXPECT(harness_fork(the_pool_is_inert_in_a_child_that_a_job_forks, NULL, 20), 0);
 }
 
+/* Goes on in both processes, and says whether the parent saw the child end well. */
+static int job_return_twice(struct pool_job *job, const void *argument, size_t size)
+{
+    _Atomic uint32_t *items = *(_Atomic uint32_t *const *)argument;
+    pid_t pid = fork();
+    int status = -1;
+
+    (void)size;
+    if (pid == 0)
+        return pool_job_reserve(job, 4) ? 0 : -errno;
+    harness_raise(items);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return status == 0 ? pool_job_return(job, "once", 4) : -ECHILD;
+}
+
+/* Else it would go on as the worker that it is a copy of. */
+static void a_child_that_returns_from_the_job_ends_there(void)
+{
+    _Atomic uint32_t *items = harness_shared(sizeof *items), *each[10];
+    struct pool *pool = harness_pool(2, LIMIT);
+    char results[10][4];
+    const void *data;
+    size_t size;
+    int i;
+
+    for (i = 0; i < 10; i++) {
+        struct pool_future future;
+
+        each[i] = items;
+        future = harness_submit(pool, job_return_twice, &items, sizeof items);
+        EXPECT(harness_outcome(&future, NULL), POOL_FINISHED);
+        EXPECT(pool_future_result(&future, &data, &size), 0);
+        EXPECT(size == 4 && memcmp(data, "once", 4) == 0, true);
+        pool_future_release(&future);
+    }
+    EXPECT(pool_map(pool, job_return_twice, each, sizeof *each, 10, results, 4), 0);
+    for (i = 0; i < 10; i++)
+        EXPECT(memcmp(results[i], "once", 4), 0);
+    EXPECT(*items, 20);
+    pool_destroy(pool);
+}
+
 static const struct harness_test tests[] = {
     TEST(a_child_forked_by_a_job_has_no_pool), /* the first, since the first pool is special */
     TEST(every_call_in_the_child_is_exdev_and_the_owner_unaffected),
@@ -219,6 +262,7 @@ static const struct harness_test tests[] = {
     TEST(the_end_of_the_child_is_harmless),
     TEST(the_child_may_have_a_pool_of_its_own),
     TEST(the_child_holds_none_of_the_pools_descriptors),
+    TEST(a_child_that_returns_from_the_job_ends_there),
 };
 
 HARNESS_MAIN("pool: inherited by fork", tests)

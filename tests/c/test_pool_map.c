@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness.h"
 
@@ -262,6 +263,75 @@ static void a_map_of_more_than_fits_at_once_succeeds(void)
     pool_destroy(pool);
 }
 
+/* ---- With statuses ---- */
+
+static int item_fate(struct pool_job *job, const void *argument, size_t size)
+{
+    const int *fate = argument;
+
+    (void)job;
+    (void)size;
+    if (*fate == -ETIME)
+        for (;;)
+            pause();
+    if (*fate == -EOWNERDEAD)
+        raise(SIGKILL);
+    return *fate;
+}
+
+/* Chunks of five items: those with a death or a late item are lost. */
+static void a_map_says_which_items_were_lost(void)
+{
+    enum { ITEMS = 64, CHUNK = ITEMS / (2 * 8) + 1, LATE = 21, DEAD = 43, FAILED = 50 };
+    struct pool *pool = harness_pool(2, 64 * MEBIBYTE);
+    struct pool_options options;
+    int fates[ITEMS] = {[LATE] = -ETIME, [DEAD] = -EOWNERDEAD, [FAILED] = -EDOM};
+    int statuses[ITEMS], i;
+
+    pool_options_init(pool, &options);
+    options.timeout = 200 * MILLISECOND;
+    EXPECT(pool_map_with(pool, &options, item_fate, fates, sizeof *fates, ITEMS, NULL, 0, statuses),
+           -ETIME);
+    for (i = 0; i < ITEMS; i++)
+        EXPECT(statuses[i], i / CHUNK == LATE / CHUNK   ? -ETIME
+                            : i / CHUNK == DEAD / CHUNK ? -EOWNERDEAD
+                                                        : fates[i]);
+    expect_squares(pool, 100);
+    options.timeout = 0;
+    EXPECT(pool_map_with(pool, &options, item_fate, fates, sizeof *fates, ITEMS, NULL, 0, statuses),
+           -EINVAL);
+    EXPECT(statuses[0], -EINVAL);
+    EXPECT(statuses[ITEMS - 1], -EINVAL);
+    pool_destroy(pool);
+}
+
+/* Small items, and large results beside which the statuses lie anywhere. */
+static void statuses_come_with_results_of_any_size(void)
+{
+    enum { ITEMS = 1000 };
+    static const size_t sizes[] = {0, 1, 3, 8, 1001};
+    struct pool *pool = harness_pool(2, 64 * MEBIBYTE);
+    unsigned char items[ITEMS], *results = malloc((size_t)ITEMS * 1001);
+    int statuses[ITEMS + 1], wrong = 0, i;
+    unsigned s;
+
+    for (i = 0; i < ITEMS; i++)
+        items[i] = (unsigned char)(i % 250 + 1);
+    for (s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        statuses[ITEMS] = 4711;
+        EXPECT(pool_map_with(pool, NULL, job_echo, items, 1, ITEMS, results, sizes[s], statuses),
+               sizes[s] ? 0 : -EMSGSIZE);
+        for (i = 0; i < ITEMS; i++) {
+            wrong += statuses[i] != (sizes[s] ? 0 : -EMSGSIZE);
+            wrong += sizes[s] && results[(size_t)i * sizes[s]] != items[i];
+        }
+        EXPECT(statuses[ITEMS], 4711);
+    }
+    EXPECT(wrong, 0);
+    free(results);
+    pool_destroy(pool);
+}
+
 static const struct harness_test tests[] = {
     TEST(arrays_of_every_length_are_mapped_in_order),
     TEST(without_items_or_results_it_is_a_loop),
@@ -272,6 +342,8 @@ static const struct harness_test tests[] = {
     TEST(a_death_in_a_long_map_costs_at_most_its_chunk),
     TEST(a_job_may_map_and_a_map_may_map),
     TEST(a_map_of_more_than_fits_at_once_succeeds),
+    TEST(a_map_says_which_items_were_lost),
+    TEST(statuses_come_with_results_of_any_size),
 };
 
 HARNESS_MAIN("pool: map", tests)

@@ -34,6 +34,5 @@ def pytest_terminal_summary(
         terminalreporter.section("CPython's tests that can't apply to libpool")
     for reason, names in skipped.items():
         terminalreporter.write_line(f"{reason}: {len(names)}")
-        if not reason.startswith("PENDING"):
-            for name in sorted({_START_METHOD.sub("ProcessPool*", name) for name in names}):
-                terminalreporter.write_line(f"    {name}")
+        for name in sorted({_START_METHOD.sub("ProcessPool*", name) for name in names}):
+            terminalreporter.write_line(f"    {name}")

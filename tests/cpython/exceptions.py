@@ -7,14 +7,6 @@ import sys
 
 __all__ = ["reason_to_skip"]
 
-# What is not there yet. Remove the line of what is.
-PENDING = {
-    "ProcessPoolSpawn*.*": "the start method spawn",
-    "ProcessPoolForkserver*.*": "the start method forkserver",
-    "FailingInitializerResourcesTest.*": "the start methods spawn and forkserver",
-    "With*TestPool*.*": "all of multiprocessing's Pool",
-}
-
 _ONE_JOB = "a worker's death and what pickle raises are that job's error, and the pool goes on"
 _MANAGER = "looks into the manager thread and the queues, which libpool does not have"
 _FORK_TASKS = "max_tasks_per_child works with fork as well, and does not change the start method"
@@ -57,7 +49,6 @@ SKIPPED = {
     "ThreadPoolShutdownTest.test_thread_names_*": _THREADS,
     "WithThreadsTestPool.test_async_timeout": _SHARED,
     "With*TestPool.test_resource_warning": "sets the pool's private state; libpool has none there",
-    "TestInitializers.test_pool_initializer": "a pool that is closed at once may start no worker",
     "With*TestPoolWorkerErrors.test_unpickleable_result": "the lambda can be pickled by libpool",
     "With*TestPoolWorkerLifetime.test_pool_worker_lifetime": "calls the private _repopulate_pool",
 }
@@ -80,7 +71,4 @@ def reason_to_skip(case: str, test: str) -> str | None:
     for pattern, reason in SKIPPED.items():
         if fnmatch.fnmatchcase(name, pattern):
             return reason
-    for pattern, lacking in PENDING.items():
-        if fnmatch.fnmatchcase(name, pattern):
-            return f"PENDING: {lacking}"
     return None

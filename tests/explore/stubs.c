@@ -46,6 +46,12 @@ int64_t system_now(void)
     return 0;
 }
 
+/* Jobs here do not fork. */
+uint32_t fork_count(void)
+{
+    return 0;
+}
+
 void process_die_with_supervisor(struct pool *pool)
 {
     (void)pool;

@@ -302,6 +302,7 @@ static void wait_without_limit(struct host *host)
     struct rescue rescue = {.pool = host->pool};
     struct pool_future *future = &host->futures[chance_below(host->chance, FUTURES)];
     static uint64_t items[500], results[500];
+    static int statuses[500];
     pthread_t thread;
 
     if (pipe2(rescue.pipe, O_CLOEXEC) < 0)
@@ -310,7 +311,8 @@ static void wait_without_limit(struct host *host)
     if (future->pool && chance_below(host->chance, 2))
         CALL(pool_future_wait(future, POOL_FOREVER));
     else
-        CALL(pool_map(host->pool, job_echo, items, 8, chance_below(host->chance, 500), results, 8));
+        CALL(pool_map_with(host->pool, NULL, job_echo, items, 8, chance_below(host->chance, 500),
+                           results, 8, statuses));
     close(rescue.pipe[1]);
     pthread_join(thread, NULL);
     close(rescue.pipe[0]);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -31,6 +32,9 @@ PR_SET_CHILD_SUBREAPER = 36
 
 # Orphans come to this process, so that none escapes notice.
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+# Also in tests with threads, where it is not the default. test_start_methods.py has the others.
+multiprocessing.set_start_method("fork")
 
 _stderr = os.fdopen(os.dup(2), "w")  # pytest puts something else in the place of descriptor 2
 faulthandler.register(signal.SIGUSR1, file=_stderr, all_threads=True)

@@ -280,6 +280,23 @@ def test_an_argument_that_can_not_be_pickled_is_named(workers: Any, argument: An
     assert workers.submit(len, "abc").result() == 3
 
 
+def test_ctrl_c_while_an_argument_is_pickled_is_nobodys_fault(workers: Any) -> None:
+    pickled: list[object] = []
+
+    class Interrupted:
+        def __reduce__(self) -> Any:
+            pickled.append(self)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        workers.submit(abs, Interrupted())
+    assert not hasattr(caught.value, "__notes__")
+    assert len(pickled) == 1
+    with pytest.raises(KeyboardInterrupt) as caught:
+        workers.submit(Interrupted().__reduce__)
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_an_item_that_can_not_be_pickled_is_named(pool: Pool) -> None:
     with pytest.raises(TypeError) as caught:
         pool.map(str, [1, 2, threading.Lock(), 4])

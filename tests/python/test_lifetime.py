@@ -61,7 +61,7 @@ def test_pools_that_were_dropped_leave_nothing_behind() -> None:
     def drop() -> None:
         Executor(1).submit(square, 3)
 
-    # A pool's processes are gone a moment before its descriptors are, also those of an earlier test.
+    # A pool's processes are gone a moment before its descriptors, also those of an earlier test.
     before = open_descriptors()
     for _ in range(30):
         drop()

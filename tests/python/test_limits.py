@@ -104,8 +104,14 @@ def _hold_memory(started: Gate, held: Gate) -> int:
 
 
 def test_native_code_that_does_not_look_at_what_it_got_dies_alone(limited: Any) -> None:
-    with pytest.raises(WorkerDied, match="SIGSEGV"):
+    with pytest.raises(WorkerDied, match="SIGSEGV") as caught:
         limited.submit(_write_to_malloc, 2 * MEMORY).result(20)
+    assert caught.value.__notes__ == [
+        f"it may have gone over the pool's memory_limit of {MEMORY} bytes"
+    ]
+    killed = limited.submit(signal.raise_signal, signal.SIGKILL).exception(20)
+    assert isinstance(killed, WorkerDied)
+    assert not hasattr(killed, "__notes__")  # that is somebody else's doing
     assert limited.submit(_write_to_malloc, MIB).result(20) == 1
     assert limited.submit(square, 3).result(20) == 9
 
@@ -230,6 +236,7 @@ def test_a_result_too_large_for_the_shared_limit_is_an_error_of_its_job() -> Non
 def test_results_that_nobody_fetches_use_up_the_shared_limit_until_they_are() -> None:
     with Pool(1, shared_limit=8 * MIB) as pool:
         futures = [pool.submit(bytes, MIB) for _ in range(12)]
+        until(lambda: all(future.done() for future in futures))  # which fetches none
         errors = [future.exception(20) for future in futures]
         assert any(errors)
         assert all(error is None or isinstance(error, MemoryError) for error in errors)

@@ -308,6 +308,40 @@ def test_a_map_whose_worker_dies_says_what_is_lost(pool: Pool, executor: Executo
     ]
 
 
+def test_a_map_says_all_that_is_lost(started: Gate, held: Gate, pool: Pool) -> None:
+    with pytest.raises(WorkerDied) as caught:
+        pool.map(_die_at_each_five, range(20), chunksize=4)
+    assert caught.value.__notes__ == [
+        "it ran a chunk of a map: the results of items 4 to 7 are lost",
+        "besides, WorkerDied: another worker ran a chunk of a map: "
+        "the results of items 12 to 15 are lost",
+    ]
+    with pytest.raises(ValueError, match="0") as failed:
+        pool.options(timeout=0.3).map(FailsThenLate(started, held), range(8), chunksize=2)
+    assert failed.value.__notes__ == [
+        "besides, TimeoutError: another worker ran item 5 of a map: "
+        "the results of items 4 to 5 are lost"
+    ]
+
+
+def _die_at_each_five(x: int) -> int:
+    if x % 10 == 5:
+        os._exit(1)
+    return x
+
+
+class FailsThenLate(LateAt):
+    """Raises for item 0, waits for ever at item 5."""
+
+    def __init__(self, ran: Gate, never: Gate) -> None:
+        super().__init__(ran, never, 5)
+
+    def __call__(self, x: int) -> int:
+        if x == 0:
+            raise ValueError(x)
+        return super().__call__(x)
+
+
 def _die_at_five(x: int) -> int:
     if x == 5:
         os._exit(1)

@@ -442,6 +442,39 @@ def test_a_forked_child_may_end_like_any_program(
     assert output == f"{ended} {list(range(10))}\n8\n"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("end", ["return", "raise"])
+def test_a_child_that_a_job_forks_does_not_go_on_as_the_worker(
+    host: Callable[..., Host], tmp_path: Path, kind: str, end: str
+) -> None:
+    program = host(
+        """
+        import libpool
+
+        def job(x):
+            child = os.fork()
+            if child == 0 and sys.argv[2] == "raise":
+                sys.exit(7)
+            if child:
+                os.waitpid(child, 0)
+                with open(sys.argv[3], "a") as file:
+                    file.write(f"{x} ")
+            return os.getppid()
+
+        workers = getattr(libpool, sys.argv[1])(2)
+        supervisor = {workers.supervisor_pid}
+        print({workers.submit(job, x).result(20) for x in range(20)} == supervisor)
+        print(set(workers.map(job, range(20, 30), chunksize=5)) == supervisor)
+        print(sorted(int(x) for x in open(sys.argv[3]).read().split()) == list(range(30)))
+        print(workers.stats()["workers_started"])
+        """,
+        kind,
+        end,
+        str(tmp_path / "items"),
+    )
+    assert program.finish() == (0, "True\nTrue\nTrue\n2\n", "")
+
+
 @pytest.mark.parametrize("end", ["exit", "kill"])
 def test_a_forked_child_that_outlives_the_host_does_not_keep_the_workers(
     host: Callable[..., Host], end: str
@@ -777,6 +810,7 @@ def test_threads_submit_while_another_ends_the_pool(workers: Any, end: str) -> N
     closed = ValueError if isinstance(workers, Pool) else RuntimeError
     expected = BrokenPool if broken else closed
     assert {type(error) for error in refusals} <= {expected}
+    until(lambda: workers.check() != 0)  # the supervisor may be about to die still
     with pytest.raises(expected):
         workers.submit(square, 1)
 

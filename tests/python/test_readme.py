@@ -3,24 +3,13 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support_examples import ROOT, blocks, promised, run
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 README = ROOT / "README.md"
-
-
-def blocks(language: str) -> list[str]:
-    """Return the code blocks of README.md in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def promised(code: str) -> list[str]:
-    """Return what the code says that it prints: ``# prints X`` or ``/* prints X */``."""
-    return re.findall(r"(?:#|/\*) prints (.*?)(?: \*/)?$", code, re.MULTILINE)
 
 
 def built_library() -> Path:
@@ -32,15 +21,7 @@ def built_library() -> Path:
     return library.parent
 
 
-def run(*command: object, folder: Path, text: str = "") -> "subprocess.CompletedProcess[str]":
-    """Run a command in a folder for at most a minute, with `text` as its standard input."""
-    words = [str(word) for word in command]
-    return subprocess.run(
-        words, cwd=folder, input=text, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", blocks(README, "python"))
 def test_python_example_prints_what_it_promises(code: str, tmp_path: Path) -> None:
     script = tmp_path / "example.py"
     script.write_text(code)
@@ -51,14 +32,14 @@ def test_python_example_prints_what_it_promises(code: str, tmp_path: Path) -> No
     assert finished.stdout.splitlines() == promised(code)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", blocks(README, "python"))
 def test_python_example_can_be_piped_into_the_interpreter(code: str, tmp_path: Path) -> None:
     finished = run(sys.executable, "-", folder=tmp_path, text=code)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.splitlines() == promised(code)
 
 
-@pytest.mark.parametrize("code", blocks("c"))
+@pytest.mark.parametrize("code", blocks(README, "c"))
 def test_c_example_compiles_and_prints_what_it_promises(code: str, tmp_path: Path) -> None:
     compiler = shutil.which("cc")
     if compiler is None:
@@ -112,8 +93,8 @@ def test_index_of_the_standard_library_is_the_same_with_the_pool(tmp_path: Path)
 
 
 def test_readme_has_an_example_for_each_language() -> None:
-    assert blocks("python")
-    assert blocks("c")
+    assert blocks(README, "python")
+    assert blocks(README, "c")
 
 
 def test_links_in_readme_lead_to_files() -> None:
