@@ -285,7 +285,7 @@ bool""",
     set_holder(arena, ref, owner);
     at = word_of(arena, ref_class(ref), ref_index(ref));
     word = shared_load(at, SEQ_CST);
-    /* RELEASED -> RELEASED, another version: whoever has seen that nobody holds it fails to free it;
+    /* RELEASED -> RELEASED, another version: whoever has seen no holder fails to free the block;
      * who looks from here on sees the bit. It fails when others hold it or it is FREE. */
     while (word_state(word) == BLOCK_RELEASED)
         if (shared_cas(at, &word, next_version(word), SEQ_CST))
