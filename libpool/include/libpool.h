@@ -312,14 +312,14 @@ POOL_API const void *pool_job_argument(const struct pool_job *job, size_t *size)
  * longer as long as somebody holds it. Also in a job; a block allocated in a job outlives the
  * worker. */
 POOL_API int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memory);
-/* The same for this process alone, until pool_drop() or its death. Nobody can look it up. */
+/* The same for this process alone, until pool_drop() or its death. pool_find() does not know it. */
 POOL_API int pool_alloc_own(struct pool *pool, size_t size, uint64_t *reference, void **memory);
 POOL_API void pool_free(struct pool *pool, uint64_t reference);
 /* -EINVAL: no such block. Also in a job. */
 POOL_API int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *size);
 
 /* This process holds the block from here on, until pool_drop() or its death: freed meanwhile, the
- * block can be looked up no more, but its memory stays as it is until the last holder lets go.
+ * block can be looked up by its holders only, but stays as it is until the last of them lets go.
  * Holding a block twice is as holding it once. The caller has to know that it is not being freed
  * right now: a job whose submitter frees the block only after the job's end may hold it. -EINVAL:
  * no such block. Also in a job. Two threads must not hold and drop the same block at once. */

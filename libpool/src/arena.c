@@ -11,7 +11,7 @@
 #define SMALL_CLASS_BITS 12
 #define BATCH_BYTES (UINT64_C(1) << 16)
 
-/* A block word: [owner, job or stamp:32][unused:24][state:8]. It changes by compare-and-swap only.
+/* A block word: [owner, job or stamp:32][version:24][state:8]. It changes by compare-and-swap only.
  * A block that is shared or released has the stamp of its allocation: who comes late with the last
  * step of freeing it can't take it for what it is later. */
 enum block_state { BLOCK_FREE, BLOCK_HELD, BLOCK_ATTACHED, BLOCK_SHARED, BLOCK_RELEASED };
@@ -22,6 +22,12 @@ static inline uint64_t block_word(enum block_state state, uint32_t owner)
 }
 
 #define FREE_WORD UINT64_C(0)
+#define VERSION_MASK UINT64_C(0xffffff00)
+
+static inline uint64_t next_version(uint64_t word)
+{
+    return (word & ~VERSION_MASK) | ((word + 0x100) & VERSION_MASK);
+}
 
 static inline enum block_state word_state(uint64_t word)
 {
@@ -315,6 +321,14 @@ bool arena_is_shared(const struct arena *arena, block_ref ref)
                BLOCK_SHARED;
 }
 
+bool arena_is_held(const struct arena *arena, block_ref ref, uint16_t owner)
+{
+    return ref_valid(arena, ref) && ref_index(ref) < checked_count(arena, ref_class(ref)) &&
+           owner / 64 < arena->holder_words &&
+           (shared_load(holders_of(arena, ref_class(ref), ref_index(ref)) + owner / 64, RELAXED) &
+            holder_bit(owner));
+}
+
 static bool pass_on(struct arena *arena, block_ref ref, uint16_t owner, uint64_t to)
 {
     uint64_t from = block_word(BLOCK_HELD, owner);
@@ -415,7 +429,8 @@ bool arena_free_shared(struct arena *arena, block_ref ref)
 
 bool arena_hold(struct arena *arena, block_ref ref, uint16_t owner)
 {
-    enum block_state state;
+    _Atomic uint64_t *at;
+    uint64_t word;
 
     if (!ref_valid(arena, ref) || ref_index(ref) >= checked_count(arena, ref_class(ref)) ||
         owner / 64 >= arena->holder_words)
@@ -423,8 +438,14 @@ bool arena_hold(struct arena *arena, block_ref ref, uint16_t owner)
     /* The bit first: if the block is still there after that, whoever frees it will see the bit.
      * Only this process sets and clears it. Death right after: the repair clears it. */
     set_holder(arena, ref, owner);
-    state = word_state(shared_load(word_of(arena, ref_class(ref), ref_index(ref)), SEQ_CST));
-    if (state == BLOCK_SHARED || state == BLOCK_ATTACHED)
+    at = word_of(arena, ref_class(ref), ref_index(ref));
+    word = shared_load(at, SEQ_CST);
+    /* RELEASED -> RELEASED, another version: whoever has seen no holder fails to free the block;
+     * who looks from here on sees the bit. It fails when others hold it or it is FREE. */
+    while (word_state(word) == BLOCK_RELEASED)
+        if (shared_cas(at, &word, next_version(word), SEQ_CST))
+            return true;
+    if (word_state(word) == BLOCK_SHARED || word_state(word) == BLOCK_ATTACHED)
         return true;
     arena_drop(arena, ref, owner);
     return false;

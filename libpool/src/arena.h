@@ -64,6 +64,9 @@ int arena_lookup(const struct arena *arena, block_ref ref, void **memory, uint64
 /* Whether a reference is that of a block which is SHARED now. */
 bool arena_is_shared(const struct arena *arena, block_ref ref);
 
+/* Whether process `owner`, which asks, holds it. */
+bool arena_is_held(const struct arena *arena, block_ref ref, uint16_t owner);
+
 /* HELD by owner -> ATTACHED to job. Before the job's word says that it has the block. */
 bool arena_attach(struct arena *arena, block_ref ref, uint16_t owner, uint32_t job);
 /* HELD by owner -> SHARED. */
@@ -79,8 +82,8 @@ bool arena_free_held(struct arena *arena, block_ref ref, uint16_t owner);
 bool arena_free_attached(struct arena *arena, block_ref ref, uint32_t job);
 bool arena_free_shared(struct arena *arena, block_ref ref);
 
-/* Process `owner` holds a SHARED or ATTACHED block from here on: it stays even when it is freed.
- * Nobody may be about to free it at this moment if it is ATTACHED. False: it is neither. */
+/* Process `owner` holds a SHARED, ATTACHED or RELEASED block from here on: it stays even when it is
+ * freed. Nobody may be about to free it at this moment if it is ATTACHED. False: it is none. */
 bool arena_hold(struct arena *arena, block_ref ref, uint16_t owner);
 /* ... and does so no more. */
 void arena_drop(struct arena *arena, block_ref ref, uint16_t owner);

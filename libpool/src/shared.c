@@ -60,7 +60,8 @@ int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *si
     uint64_t length;
     int error = pool_usable(pool) == -EXDEV ? -EXDEV : 0;
 
-    if (!error && !arena_is_shared(&pool->arena, reference))
+    if (!error && !arena_is_shared(&pool->arena, reference) &&
+        !arena_is_held(&pool->arena, reference, pool->self))
         error = -EINVAL;
     if (!error)
         error = arena_lookup(&pool->arena, reference, memory, &length);
@@ -74,10 +75,7 @@ int pool_hold(struct pool *pool, uint64_t reference)
     if (pool_usable(pool) == -EXDEV)
         return -EXDEV;
     submit_touch(pool); /* before: if we die, the repair looks for what we hold */
-    if (!arena_is_shared(&pool->arena, reference) ||
-        !arena_hold(&pool->arena, reference, pool->self))
-        return -EINVAL;
-    return 0;
+    return arena_hold(&pool->arena, reference, pool->self) ? 0 : -EINVAL;
 }
 
 void pool_drop(struct pool *pool, uint64_t reference)

@@ -247,13 +247,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 def _reduce_memory(view: memoryview) -> Any:
     """Its content as a buffer, where a memoryview can be made of that again."""
     kind = view.format.removeprefix("@")
-    shape: tuple[int, ...] = view.shape or ()
-    castable = kind in _NATIVE_FORMATS and (view.ndim == 1 or 0 not in shape)
-    if view.ndim == 0 or not castable:
+    shape = view.shape or ()
+    if kind not in _NATIVE_FORMATS or not shape or (len(shape) > 1 and 0 in shape):
         return NotImplemented  # it arrives as bytes
-    content: memoryview | bytes | bytearray = view if view.c_contiguous else view.tobytes()
-    if not view.readonly and not view.c_contiguous:
-        content = bytearray(content)
+    content: Any = view
+    if not view.c_contiguous:
+        content = view.tobytes() if view.readonly else bytearray(view.tobytes())
     return _make_memory, (pickle.PickleBuffer(content), kind, shape)
 
 

@@ -283,15 +283,22 @@ bool""",
             (
                 """\
     set_holder(arena, ref, owner);
-    state = word_state(shared_load(word_of(arena, ref_class(ref), ref_index(ref)), SEQ_CST));
-    if (state == BLOCK_SHARED || state == BLOCK_ATTACHED)
+    at = word_of(arena, ref_class(ref), ref_index(ref));
+    word = shared_load(at, SEQ_CST);
+    /* RELEASED -> RELEASED, another version: whoever has seen no holder fails to free the block;
+     * who looks from here on sees the bit. It fails when others hold it or it is FREE. */
+    while (word_state(word) == BLOCK_RELEASED)
+        if (shared_cas(at, &word, next_version(word), SEQ_CST))
+            return true;
+    if (word_state(word) == BLOCK_SHARED || word_state(word) == BLOCK_ATTACHED)
         return true;
     arena_drop(arena, ref, owner);
     return false;
 """,
                 """\
-    state = word_state(shared_load(word_of(arena, ref_class(ref), ref_index(ref)), SEQ_CST));
-    if (state != BLOCK_SHARED && state != BLOCK_ATTACHED)
+    at = word_of(arena, ref_class(ref), ref_index(ref));
+    word = shared_load(at, SEQ_CST);
+    if (word_state(word) != BLOCK_SHARED && word_state(word) != BLOCK_ATTACHED)
         return false;
     set_holder(arena, ref, owner);
     return true;
@@ -321,15 +328,13 @@ bool""",
         "1 holds what 1 frees",
     ),
     Mutant(
-        "a released block is held, too",
+        "a released block is held without a new version",
         "arena.c",
         (
             (
+                "        if (shared_cas(at, &word, next_version(word), SEQ_CST))\n",
                 """\
-    if (state == BLOCK_SHARED || state == BLOCK_ATTACHED)
-""",
-                """\
-    if (state >= BLOCK_ATTACHED)
+        if (true)
 """,
             ),
         ),

@@ -314,3 +314,26 @@ def test_a_memoryview_of_shared_memory_refers_to_it(pool: Pool) -> None:
     memory = shared.buffer(LARGE, pool=pool)
     assert pool.apply(fill, [memory[10:20]]) == 10
     assert bytes(memory[9:21]) == b"\0" + b"x" * 10 + b"\0"
+
+
+def pass_on(a: Any, path: str) -> None:
+    workers = libpool.current()
+    assert workers is not None
+    workers.submit(signal.sigtimedwait, [signal.SIGUSR1], 1.0)
+    for _ in range(3):
+        workers.submit(record, a, path)
+
+
+def test_jobs_that_a_job_left_behind_find_an_array_that_the_host_has_dropped(tmp_path: Any) -> None:
+    path = tmp_path / "log"
+    with Pool(2) as pool:
+        pool.submit(signal.sigtimedwait, [signal.SIGUSR1], 0.5)
+        a = shared.full(LARGE // 8, 3, pool=pool)
+        pool.submit(pass_on, a, str(path)).result()
+        del a
+        gc.collect()
+        noise = [shared.full(LARGE // 8, 99, pool=pool) for _ in range(8)]
+        pool.close()
+        pool.join()
+        assert len(noise) == 8
+    assert path.read_text() == "3 1\n" * 3
