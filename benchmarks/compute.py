@@ -3,7 +3,8 @@
 Equal jobs are compared with the same jobs one after the other in this process. Jobs of very unequal
 length are compared with the least time that any order on so many cores could take: the sum divided
 by the number of workers, or the longest. These jobs end when a clock says so; thus their lengths
-are known exactly, also on a machine that does something else as well.
+are known exactly. Once they sleep instead: then the pool's part in the total, which is the order
+and the moments between two jobs, shows also on a machine that has other work for its cores.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from time import perf_counter
 
 from contenders import LIBPOOL, MULTIPROCESSING, PROCESSES, Contender, warmed
 from harness import Options, Row, Skipped, Target, alternate, check
-from jobs import f, spin, sum_primes
+from jobs import doze, f, spin, sum_primes
+from sessions import Function
 
 import libpool
 
@@ -60,12 +62,14 @@ def ideal(seconds: list[float], workers: int) -> float:
     return max(sum(seconds) / workers, max(seconds))
 
 
-def unequal(contender: Contender, options: Options, seconds: list[float]) -> float:
+def unequal(
+    contender: Contender, options: Options, seconds: list[float], job: Function = spin
+) -> float:
     """Time unequal jobs, submitted at once in the order in which they stand."""
     with warmed(contender, options.workers, f) as session:
         arguments = [(each,) for each in seconds]
         start = perf_counter()
-        answer = session.burst(spin, arguments)
+        answer = session.burst(job, arguments)
         elapsed = perf_counter() - start
     check(answer, seconds, contender.name)
     return elapsed
@@ -111,6 +115,12 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
     for contender in (MULTIPROCESSING, PROCESSES):
         measure = partial(unequal, contender, options, seconds)
         yield alternate(Row(what, contender.name), measure, own, options.rounds)
+    yield alternate(
+        Row(f"{what}, asleep", "ideal", target=wanted),
+        lambda: best,
+        partial(unequal, LIBPOOL, options, seconds, doze),
+        options.rounds,
+    )
     yield alternate(
         Row(f"{what}, by Pool.map", "ideal"),
         lambda: best,

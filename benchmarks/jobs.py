@@ -6,7 +6,7 @@ import the module of a function that is sent to them, and what that costs is non
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 
@@ -25,6 +25,12 @@ def spin(seconds: float) -> float:
     end = perf_counter() + seconds
     while perf_counter() < end:
         pass
+    return seconds
+
+
+def doze(seconds: float) -> float:
+    """Sleep for so long. Returns the argument."""
+    sleep(seconds)
     return seconds
 
 

@@ -117,7 +117,7 @@ KINDS = (
     Kind(MULTIPROCESSING.name, multiprocessing_pool, _pool_map, _pool_single, _pool_unordered),
     Kind("ProcessPoolExecutor", ProcessPoolExecutor, _executor_map, _executor_single, None),
     Kind("billiard", billiard_pool, _pool_map, _pool_single, _pool_unordered, BILLIARD.requires),
-    Kind("mpire", _mpire, _pool_map, _mpire_single, _pool_unordered, MPIRE.requires),
+    Kind("mpire", _mpire, _pool_map, _mpire_single, _pool_unordered, MPIRE.requires, slow=10),
     Kind("joblib", _joblib, _joblib_map, None, None, "joblib", slow=10),
 )
 
