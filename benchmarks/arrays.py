@@ -7,29 +7,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from contenders import LIBPOOL, PROCESSES, Contender
 from harness import Options, Row, Skipped, Target, alternate, check
+from jobs import negative, negative_to
 
 import libpool
 
-if TYPE_CHECKING:
-    import numpy
-
 BYTES = 100_000_000
-
-
-def negative(a: numpy.ndarray[Any, Any]) -> Any:
-    """Return the negative array."""
-    return -a
-
-
-def negative_to(a: numpy.ndarray[Any, Any], b: numpy.ndarray[Any, Any]) -> None:
-    """Write the negative of one array to another."""
-    import numpy
-
-    numpy.negative(a, out=b)
 
 
 def measure_sent(contender: Contender, options: Options, count: int) -> float:

@@ -31,21 +31,39 @@ class Options:
 
 @dataclass(frozen=True)
 class Target:
-    """The ratio that a row should reach: now, and in a later issue."""
+    """The ratio that a row should reach at least, and the one that is aimed at."""
 
     at_least: float
-    later: float | None = None
+    aim: float | None = None
 
     def judge(self, ratio: float) -> str:
-        """Say which of the targets `ratio` meets."""
-        parts = [f"target ≥{self.at_least:g}×: {_met(ratio, self.at_least)}"]
-        if self.later is not None:
-            parts.append(f"later ≥{self.later:g}×: {_met(ratio, self.later)}")
-        return ", ".join(parts)
+        """Say which of the two `ratio` meets."""
+        return _judge("≥", (self.at_least, self.aim), ratio.__ge__, lambda x: f"{x:.3g}×")
 
 
-def _met(ratio: float, wanted: float) -> str:
-    return "met" if ratio >= wanted else "not met"
+@dataclass(frozen=True)
+class Limit:
+    """The most that libpool's own figure should be, in the row's unit, and what is aimed at."""
+
+    at_most: float
+    aim: float | None = None
+
+    def judge(self, value: float, unit: str) -> str:
+        """Say which of the two `value` meets."""
+        return _judge("≤", (self.at_most, self.aim), value.__le__, lambda x: format_value(x, unit))
+
+
+def _judge(
+    sign: str,
+    wanted: tuple[float, float | None],
+    meets: Callable[[float], bool],
+    shown: Callable[[float], str],
+) -> str:
+    target, aim = wanted
+    text = f"target {sign}{shown(target)}: {'met' if meets(target) else 'NOT MET'}"
+    if aim is not None:
+        text += f", aim {shown(aim)}: {'met' if meets(aim) else 'not met'}"
+    return text
 
 
 @dataclass
@@ -62,15 +80,15 @@ class Row:
         Seconds, or bytes.
     target : Target, optional
         For the ratio of the medians, peer / libpool.
-    limit : float, optional
-        The most that libpool's own median should be, in `unit`.
+    limit : Limit, optional
+        For libpool's own median.
     """
 
     what: str
     peer: str = ""
     unit: str = "s"
     target: Target | None = None
-    limit: float | None = None
+    limit: Limit | None = None
     peer_samples: list[float] = field(default_factory=list)
     libpool_samples: list[float] = field(default_factory=list)
 
@@ -95,8 +113,7 @@ class Row:
         if self.target is not None and self.ratio is not None:
             return self.target.judge(self.ratio)
         if self.limit is not None:
-            met = statistics.median(self.libpool_samples) <= self.limit
-            return f"target ≤{format_value(self.limit, self.unit)}: {'met' if met else 'not met'}"
+            return self.limit.judge(statistics.median(self.libpool_samples), self.unit)
         return ""
 
     def as_json(self, family: str) -> dict[str, Any]:

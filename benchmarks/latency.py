@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from functools import partial
 
-from contenders import LIBPOOL, PEERS, PROCESSES, THREADS, Contender, warmed
-from harness import Options, Row, Skipped, Target, alternate, check
+from contenders import PEERS, PROCESSES, THREADS, Contender, against, warmed
+from harness import Options, Row, Skipped, Target, check
+from jobs import f
 
-WHAT = "submit(f, 1).result(), median"
-TARGETS = {THREADS.name: Target(10, later=15), PROCESSES.name: Target(50)}
-
-
-def f(x: object) -> object:
-    """Do nothing."""
-    return x
+TARGETS = {THREADS.name: Target(15, 25), PROCESSES.name: Target(50, 90)}
 
 
 def measure(contender: Contender, options: Options, count: int) -> float:
@@ -28,14 +22,5 @@ def measure(contender: Contender, options: Options, count: int) -> float:
 
 def rows(options: Options) -> Iterator[Row | Skipped]:
     """Compare with every peer that is installed."""
-    count = options.count(3000)
-    for peer in PEERS:
-        if not peer.installed:
-            yield Skipped(WHAT, peer.why_not)
-            continue
-        yield alternate(
-            Row(WHAT, peer.name, target=TARGETS.get(peer.name)),
-            partial(measure, peer, options, count),
-            partial(measure, LIBPOOL, options, count),
-            options.rounds,
-        )
+    what = "submit(f, 1).result(), median"
+    yield from against(PEERS, lambda _: what, measure, TARGETS, options, 3000)

@@ -20,19 +20,18 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from harness import Options, Row, Skipped, Target, alternate
+from harness import Limit, Options, Row, Skipped, Target, alternate
+from jobs import f
 from processes import descendants, private_bytes, shared_bytes
 
 import libpool
 
-JOBS = 200_000
-LIMIT = 300.0
+JOBS = 1_000_000
+PEER_JOBS = 100_000
+"""For the comparison with others, which take kilobytes for each."""
+
+LIMIT = Limit(300, 192)
 """Bytes of shared memory for one waiting job."""
-
-
-def f(x: object) -> object:
-    """Do nothing."""
-    return x
 
 
 def open_and_submit(name: str) -> Callable[..., Any]:
@@ -67,9 +66,9 @@ def measure_here(name: str, count: int) -> tuple[float, float]:
     )
 
 
-def measure(name: str, options: Options) -> tuple[float, float]:
+def measure(name: str, count: int) -> tuple[float, float]:
     """Run `measure_here` in a process of its own."""
-    command = [sys.executable, __file__, name, str(options.count(JOBS))]
+    command = [sys.executable, __file__, name, str(count)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
     private, shared = json.loads(answer.stdout)
     if name == "libpool" and not shared:
@@ -77,23 +76,25 @@ def measure(name: str, options: Options) -> tuple[float, float]:
     return private, shared
 
 
-def measure_all(name: str, options: Options) -> float:
+def measure_all(name: str, count: int) -> float:
     """Bytes for each waiting job, wherever they lie."""
-    return sum(measure(name, options))
+    return sum(measure(name, count))
 
 
 def rows(options: Options) -> Iterator[Row | Skipped]:
     """Compare all memory with the pools of the standard library, and judge the shared part."""
-    what = "memory for one waiting job and its future"
+    jobs = options.count(PEER_JOBS)
+    what = f"memory for one of {jobs:,} waiting jobs and its future"
     for peer in ("ThreadPoolExecutor", "multiprocessing.Pool", "ProcessPoolExecutor"):
         yield alternate(
             Row(what, peer, unit="B", target=Target(1)),
-            partial(measure_all, peer, options),
-            partial(measure_all, "libpool", options),
+            partial(measure_all, peer, jobs),
+            partial(measure_all, "libpool", jobs),
             options.rounds,
         )
-    own = Row("shared memory for one waiting job", unit="B", limit=LIMIT)
-    own.libpool_samples = [measure("libpool", options)[1] for _ in range(options.rounds)]
+    jobs = options.count(JOBS)
+    own = Row(f"shared memory for one of {jobs:,} waiting jobs", unit="B", limit=LIMIT)
+    own.libpool_samples = [measure("libpool", jobs)[1] for _ in range(options.rounds)]
     yield own
 
 

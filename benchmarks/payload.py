@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from functools import partial
 
-from contenders import LIBPOOL, PEERS, Contender, warmed
-from harness import Options, Row, Skipped, alternate, check
+from contenders import PEERS, Contender, against, warmed
+from harness import Options, Row, Skipped, check
+from jobs import f
 
 SIZE = 8_000_000
 
 
-def f(x: object) -> object:
-    """Return the argument."""
-    return x
-
-
 def measure(contender: Contender, options: Options, count: int) -> float:
-    """Median of `count` round trips, after three untimed ones: the steady state."""
+    """Median of `count` round trips, after four untimed ones: the steady state."""
     data = bytes(range(256)) * (SIZE // 256)
     with warmed(contender, options.workers, f) as session:
         check(session.call(f, data), data, contender.name)
@@ -29,13 +24,4 @@ def measure(contender: Contender, options: Options, count: int) -> float:
 def rows(options: Options) -> Iterator[Row | Skipped]:
     """Compare with every peer that is installed. Threads copy nothing, so they show the limit."""
     what = f"{SIZE // 1_000_000} MB of bytes out and back"
-    for peer in PEERS:
-        if not peer.installed:
-            yield Skipped(what, peer.why_not)
-            continue
-        yield alternate(
-            Row(what, peer.name),
-            partial(measure, peer, options, options.count(20)),
-            partial(measure, LIBPOOL, options, options.count(20)),
-            options.rounds,
-        )
+    yield from against(PEERS, lambda _: what, measure, {}, options, 20)

@@ -1,9 +1,10 @@
-"""A worker dies at full load: how soon its replacement takes jobs, and what the other worker feels.
+"""A worker dies: how soon its replacement takes jobs, and what the other worker feels.
 
-Two workers are kept supplied with jobs that sleep for a millisecond, so that a gap between results
-means that somebody waited for something, and not that the machine has too few cores. Now and then
-one of the jobs kills its worker. Each job returns its process and when it ran, by
-`time.monotonic`, which is one clock for all processes of a machine.
+First the only worker of a pool is killed while it runs a long job and another job waits; that other
+job returns when it ran. Then two workers are kept supplied with jobs that sleep for a millisecond,
+so that a gap between results means that somebody waited for something, and not that the machine has
+too few cores. Now and then one of the jobs kills its worker. Each job returns its process and when
+it ran, by `time.monotonic`, which is one clock for all processes of a machine.
 
 Of the peers, ``ProcessPoolExecutor`` and ``loky`` break when a worker dies, so there is nothing to
 time.
@@ -27,14 +28,18 @@ from pathlib import Path
 from typing import Any
 
 from contenders import LIBPOOL, MULTIPROCESSING, PEBBLE
-from harness import Options, Row, Skipped, Target, alternate, bar
+from harness import Limit, Options, Row, Skipped, Target, alternate, bar
 
 import libpool
 
+ALONE = "from the only worker's SIGKILL until its replacement runs a job"
 DEATH = "from a worker's SIGKILL, at full load, until its replacement takes a job"
 GAP = "longest gap between two results of the other worker, in 50 ms"
 PAUSE = "longest time that the other worker is without a job, in 50 ms"
 WORKERS = 2
+BEGIN = 0.05
+"""Seconds after which an only worker has begun with the job that it is to die in."""
+
 JOB = 0.001
 DEPTH = 32
 """So many jobs wait or run at any time: some 15 ms of work for two workers."""
@@ -45,8 +50,8 @@ WINDOW = 0.05
 PATIENCE = 10.0
 """Seconds after which a pool has no replacement."""
 
-LIMIT = 0.02
-PAUSE_LIMIT = 0.001
+LIMIT = Limit(0.02)
+PAUSE_LIMIT = Limit(0.001)
 SUMMARIES: dict[str, Callable[[list[float]], float]] = {
     "median": statistics.median,
     "longest": max,
@@ -95,16 +100,16 @@ def _outcome(future: Any) -> Any:
 
 
 @contextmanager
-def feed_libpool() -> Iterator[Feed]:
+def feed_libpool(workers: int) -> Iterator[Feed]:
     """Open `libpool.Executor`."""
-    with libpool.Executor(WORKERS) as executor:
+    with libpool.Executor(workers) as executor:
         yield Feed(executor.submit, libpool.Future.done, _outcome)
 
 
 @contextmanager
-def feed_multiprocessing() -> Iterator[Feed]:
+def feed_multiprocessing(workers: int) -> Iterator[Feed]:
     """Open `multiprocessing.Pool`, in which the job of a worker that died never ends."""
-    with multiprocessing.Pool(WORKERS) as pool:
+    with multiprocessing.Pool(workers) as pool:
         yield Feed(
             lambda function, *arguments: pool.apply_async(function, arguments),
             lambda result: bool(result.ready()),
@@ -113,9 +118,9 @@ def feed_multiprocessing() -> Iterator[Feed]:
 
 
 @contextmanager
-def feed_pebble() -> Iterator[Feed]:
+def feed_pebble(workers: int) -> Iterator[Feed]:
     """Open ``pebble.ProcessPool``."""
-    with import_module("pebble").ProcessPool(max_workers=WORKERS) as pool:
+    with import_module("pebble").ProcessPool(max_workers=workers) as pool:
         yield Feed(
             lambda function, *arguments: pool.schedule(function, args=arguments),
             lambda future: bool(future.done()),
@@ -123,7 +128,32 @@ def feed_pebble() -> Iterator[Feed]:
         )
 
 
-# ---- One death ----------------------------------------------------------------------------------
+# ---- The only worker dies ----------------------------------------------------------------------
+
+
+def now() -> float:
+    """Return the time in seconds of a clock that all processes share."""
+    return time.monotonic()
+
+
+def measure_alone(name: str, opened: Callable[[int], Any], deaths: int) -> float:
+    """Median time until the replacement runs a job, over `deaths` in one pool of one worker."""
+    times: list[float] = []
+    with opened(1) as feed:
+        for _ in bar(range(deaths), name):
+            pid: int = feed.value(feed.submit(os.getpid))
+            lost = feed.submit(time.sleep, 3600)
+            following = feed.submit(now)
+            time.sleep(BEGIN)
+            killed = time.monotonic()
+            os.kill(pid, signal.SIGKILL)
+            times.append(feed.value(following) - killed)
+            if name == LIBPOOL.name and not isinstance(feed.value(lost), libpool.WorkerDied):
+                raise RuntimeError("libpool did not report the death")
+    return statistics.median(times)
+
+
+# ---- One death at full load ---------------------------------------------------------------------
 
 
 class Load:
@@ -235,10 +265,10 @@ class Deaths:
         self.after.add(ran, died, died + WINDOW)
 
 
-def measure(name: str, opened: Callable[[], Any], deaths: int) -> Deaths:
+def measure(name: str, opened: Callable[[int], Any], deaths: int) -> Deaths:
     """Let workers die, one after another, in one pool."""
     measured = Deaths()
-    with tempfile.TemporaryDirectory() as folder, opened() as feed:
+    with tempfile.TemporaryDirectory() as folder, opened(WORKERS) as feed:
         load = Load(feed, name)
         for _ in bar(range(deaths), name):
             load.results.clear()
@@ -255,7 +285,7 @@ def measure(name: str, opened: Callable[[], Any], deaths: int) -> Deaths:
 # ---- The rows -----------------------------------------------------------------------------------
 
 
-def median_replacement(name: str, opened: Callable[[], Any], deaths: int) -> float:
+def median_replacement(name: str, opened: Callable[[int], Any], deaths: int) -> float:
     """Median time until the replacement takes a job."""
     return statistics.median(measure(name, opened, deaths).replaced)
 
@@ -274,20 +304,25 @@ def felt_rows(found: list[Deaths]) -> Iterator[Row]:
 
 
 def rows(options: Options) -> Iterator[Row | Skipped]:
-    """Measure libpool by itself, then against the peers that replace their workers."""
+    """Compare with the peers that replace their workers, and libpool with itself undisturbed."""
     deaths = options.count(50)
+    peers = ((MULTIPROCESSING, feed_multiprocessing), (PEBBLE, feed_pebble))
+    for what, measured, count in (
+        (ALONE, measure_alone, options.count(10)),
+        (DEATH, median_replacement, deaths // 3 + 1),
+    ):
+        for contender, opened in peers:
+            if not contender.installed:
+                yield Skipped(what, contender.why_not)
+                continue
+            yield alternate(
+                Row(what, contender.name, target=Target(1)),
+                partial(measured, contender.name, opened, count),
+                partial(measured, LIBPOOL.name, feed_libpool, count),
+                options.rounds,
+            )
+
     found = [measure(LIBPOOL.name, feed_libpool, deaths) for _ in bar(range(options.rounds), DEATH)]
-    yield Row(
-        DEATH, limit=LIMIT, libpool_samples=[statistics.median(each.replaced) for each in found]
-    )
-    for contender, opened in ((MULTIPROCESSING, feed_multiprocessing), (PEBBLE, feed_pebble)):
-        if not contender.installed:
-            yield Skipped(DEATH, contender.why_not)
-            continue
-        yield alternate(
-            Row(DEATH, contender.name, target=Target(1)),
-            partial(median_replacement, contender.name, opened, deaths // 3 + 1),
-            partial(median_replacement, LIBPOOL.name, feed_libpool, deaths // 3 + 1),
-            options.rounds,
-        )
+    replaced = [statistics.median(each.replaced) for each in found]
+    yield Row(DEATH, limit=LIMIT, libpool_samples=replaced)
     yield from felt_rows(found)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from functools import partial
 from time import perf_counter
 from typing import Any
 
-from contenders import LIBPOOL, PEERS, THREADS, Contender, warmed
-from harness import Options, Row, Skipped, Target, alternate, check
+from contenders import PEERS, THREADS, Contender, against, warmed
+from harness import Options, Row, Skipped, Target, check
+from jobs import f
 
 JOBS = 20_000
 OBJECTS = ((1, 2, "abc"), {"a": 1, "b": 2.5, "c": "three", "d": None, "e": [5]})
 
-NUMBERS_TARGETS = {THREADS.name: Target(5, later=10)}
-OBJECTS_TARGETS = {THREADS.name: Target(5)}
-
-
-def f(x: object, y: object = None) -> object:
-    """Do nothing."""
-    return x
+NUMBERS_TARGETS = {THREADS.name: Target(10, 15)}
+OBJECTS_TARGETS = {THREADS.name: Target(5, 10)}
 
 
 def measure_numbers(contender: Contender, options: Options, count: int) -> float:
@@ -48,18 +43,19 @@ def measure_objects(contender: Contender, options: Options, count: int) -> float
 
 def rows(options: Options) -> Iterator[Row | Skipped]:
     """Compare with every peer that is installed."""
-    count = options.count(JOBS)
-    for what, measure, targets in (
-        (f"{count:,} × submit(f, i), then all results", measure_numbers, NUMBERS_TARGETS),
-        (f"{count:,} × submit(f, tuple, dict)", measure_objects, OBJECTS_TARGETS),
-    ):
-        for peer in PEERS:
-            if not peer.installed:
-                yield Skipped(what, peer.why_not)
-                continue
-            yield alternate(
-                Row(what, peer.name, target=targets.get(peer.name)),
-                partial(measure, peer, options, count),
-                partial(measure, LIBPOOL, options, count),
-                options.rounds,
-            )
+    yield from against(
+        PEERS,
+        lambda jobs: f"{jobs:,} × submit(f, i), then all results",
+        measure_numbers,
+        NUMBERS_TARGETS,
+        options,
+        JOBS,
+    )
+    yield from against(
+        PEERS,
+        lambda jobs: f"{jobs:,} × submit(f, (1, 2, 'abc'), dict of five), then all results",
+        measure_objects,
+        OBJECTS_TARGETS,
+        options,
+        JOBS,
+    )

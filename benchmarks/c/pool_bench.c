@@ -2,7 +2,8 @@
  *
  *     pool_bench [-w WORKERS] [-r ROUNDS] [-n JOBS]
  *
- * Prints one line for each round, pool and row: row, pool, round, seconds, separated by tabs. The
+ * Prints one line for each round, pool and row: row, pool, round, seconds, separated by tabs; and
+ * before these "missing", pool, what it needs, for each that this program was built without. The
  * pools take turns within a round, and each is made anew, so that none of them runs beside
  * another. benchmarks/native.py makes medians and ratios of the lines.
  *
@@ -19,11 +20,33 @@
 #include "contender.h"
 
 static const struct contender *const contenders[] = {
-    &contender_condition,
-    &contender_libpool,
+    &contender_condition, &contender_libpool,
+#ifdef HAVE_GLIB
+    &contender_glib,
+#endif
+#ifdef HAVE_OPENMP
+    &contender_openmp,
+#endif
+#ifdef HAVE_TBB
+    &contender_tbb,
+#endif
 };
 
 enum { CONTENDERS = sizeof contenders / sizeof *contenders };
+
+/* Those that this program was built without, and what to install for them. */
+static const char *const missing[][2] = {
+#ifndef HAVE_GLIB
+    {"GThreadPool", "libglib2.0-dev"},
+#endif
+#ifndef HAVE_OPENMP
+    {"OpenMP tasks", "a compiler with OpenMP"},
+#endif
+#ifndef HAVE_TBB
+    {"oneTBB task_group", "g++ and libtbb-dev"},
+#endif
+    {NULL, NULL},
+};
 
 static double now(void)
 {
@@ -66,14 +89,16 @@ static bool measure(const struct contender *contender, int workers, int round, s
 
     double median = 0;
     bool fine = contender->burst(pool, jobs);
-    fine = fine && median_round_trip(contender, pool, jobs / 10 + 1, &median);
+    if (contender->round_trip != NULL)
+        fine = fine && median_round_trip(contender, pool, jobs / 10 + 1, &median);
     double start = now();
     fine = fine && contender->burst(pool, jobs);
     double end = now();
     contender->close(pool);
 
     if (fine) {
-        printf("round trip\t%s\t%d\t%.9f\n", contender->name, round, median);
+        if (contender->round_trip != NULL)
+            printf("round trip\t%s\t%d\t%.9f\n", contender->name, round, median);
         printf("burst\t%s\t%d\t%.9f\n", contender->name, round, end - start);
         fflush(stdout);
     }
@@ -104,6 +129,8 @@ int main(int argc, char **argv)
         return 2;
     }
 
+    for (int i = 0; missing[i][0] != NULL; i++)
+        printf("missing\t%s\t%s\n", missing[i][0], missing[i][1]);
     for (int round = 0; round < (int)rounds; round++) {
         for (int turn = 0; turn < CONTENDERS; turn++) {
             const struct contender *contender = contenders[(round + turn) % CONTENDERS];

@@ -194,14 +194,20 @@ class Flow:
         while self._chunks:
             chunk = self._wait(deadline)
             if chunk is not None:
-                seconds = chunk.future._spent()
-                self._sizes.learn(len(chunk.items), seconds)
-                self._short = self._short + 1 if seconds is not None and seconds < _SHORT else 0
-                if self._short == _MANY:
-                    self._ended = None
+                if self._sizes.fixed is None or self._ended is not None:
+                    self._learn(chunk)
                 return chunk
             self.feed()
         return None
+
+    def _learn(self, chunk: Chunk) -> None:
+        """Take note of how long a chunk took."""
+        seconds = chunk.future._spent()
+        self._sizes.learn(len(chunk.items), seconds)
+        if self._ended is not None:
+            self._short = self._short + 1 if seconds is not None and seconds < _SHORT else 0
+            if self._short == _MANY:
+                self._ended = None
 
     def again(self, first: int, items: Any, size: int) -> bool:
         """Send items again that were not begun, in chunks of `size`; False: that can't be done."""
@@ -220,6 +226,8 @@ class Flow:
         """Wait for something to happen; the next chunk if it has ended."""
         head = self._chunks[0]
         if self._ended is None:
+            if head.future.done():  # as most are, where calls are short
+                return self._chunks.popleft()
             if not self._ordered:
                 head = next((chunk for chunk in self._chunks if chunk.future.done()), head)
             if _ends_within(head.future, self._patience, deadline):

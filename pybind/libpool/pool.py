@@ -8,11 +8,12 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeAlias, TypeVar
 
 from libpool import _core
-from libpool._async_result import AsyncResult, MapResult, ended_with
+from libpool._async_result import AsyncResult, MapResult, ended_with, terminated
 from libpool._chunks import LARGEST_LAZY, Items, Sizes, guided_sizes
 from libpool._errors import note_lost_items
 from libpool._flow import CHUNKS_AHEAD, Flow
@@ -28,6 +29,9 @@ T = TypeVar("T")
 
 
 _Items: TypeAlias = list[Any] | tuple[Any, ...] | range
+
+_FEW = 8
+"""Chunks of so few items are cut from a list: cutting a range takes longer than its numbers do."""
 
 
 class Pool(Base):
@@ -372,6 +376,8 @@ class Pool(Base):
             sizes = guided_sizes(len(items), self.workers)
         else:
             sizes = itertools.repeat(chunksize, -(-len(items) // chunksize))
+            if chunksize <= _FEW:
+                items = list(items)
         sent = []
         start = 0
         for size in sizes:
@@ -490,7 +496,10 @@ def _gather(sent: list[tuple[_core.Future[list[T]], int]]) -> list[T]:
     sent.reverse()
     while sent:
         future, count = sent.pop()  # so that its memory is free for others
-        error = ended_with(future)
+        try:
+            error = future.exception()
+        except CancelledError:
+            error = terminated()
         if error is None:
             results.extend(future.result())
         else:
