@@ -310,7 +310,7 @@ def enter_worker(token: str, memory_limit: int, name: str, worker: int) -> None:
         # is the host's.
         sys.stdin = open(0, closefd=False)
     _pickling.enter_worker(token, memory_limit)
-    _enter_multiprocessing(f"{name}-{worker}")
+    _enter_multiprocessing(f"{name}-{worker}", int(token.partition("-")[0]))
 
 
 def initialize(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
@@ -335,7 +335,7 @@ def _end_work() -> None:
     flush()
 
 
-def _enter_multiprocessing(name: str) -> None:
+def _enter_multiprocessing(name: str, host: int) -> None:
     """Make this process known to multiprocessing, if the program uses that, as its workers are.
 
     Queues and locks that were inherited depend on it, and logging asks for the name.
@@ -344,6 +344,10 @@ def _enter_multiprocessing(name: str) -> None:
         return
     from multiprocessing import process
 
+    with contextlib.suppress(OSError):  # the host has ended, and this process is about to
+        process._parent_process = process._ParentProcess(  # type: ignore[attr-defined]
+            "MainProcess", host, os.pidfd_open(host)
+        )
     this = process.BaseProcess(name=name)
     process._current_process = this  # type: ignore[attr-defined]
     process._children = set()  # type: ignore[attr-defined]

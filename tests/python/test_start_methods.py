@@ -610,3 +610,14 @@ def test_a_module_that_workers_can_not_import_is_sent_by_value(
         assert pool.map(module.f, [1, 2]) == [2, 4]
         module.k = 3  # type: ignore[attr-defined]
         assert pool.map(module.f, [1, 2]) == [3, 6]
+
+
+def parent() -> tuple[int, str, bool] | None:
+    found = multiprocessing.parent_process()
+    return None if found is None else (found.pid or 0, found.name, found.is_alive())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_has_the_host_for_its_parent_process(method: str) -> None:
+    with Pool(1, context=multiprocessing.get_context(method)) as pool:
+        assert pool.apply(parent) == (os.getpid(), "MainProcess", True)
