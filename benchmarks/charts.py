@@ -147,7 +147,7 @@ def draw(data: dict[str, Any], workers: int, folder: Path) -> Path:
     from matplotlib import pyplot
 
     (chart,) = (each for each in CHARTS if each.name == data["name"])
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 4.5), layout="constrained")
     others = iter(OTHERS)
     for name, samples in data["series"].items():
         colour = COLOURS.get(name) or next(others)
@@ -164,7 +164,7 @@ def draw(data: dict[str, Any], workers: int, folder: Path) -> Path:
         axes.set_xscale("log", base=2)
         axes.set_xticks(WORKERS, [str(each) for each in WORKERS])
     axes.grid(which="major", alpha=0.3)
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside right upper")  # on no line
     file = folder / f"performance-{chart.name}.svg"
     figure.savefig(file, metadata={"Date": None})
     pyplot.close(figure)

@@ -213,7 +213,11 @@ def format_ratio(row: Row) -> str:
     if row.ratio is None or row.ratio_range is None:
         return ""
     low, high = row.ratio_range
-    return f"{row.ratio:.3g}× ({low:.3g}–{high:.3g})"
+    return f"{_number(row.ratio)}× ({_number(low)}–{_number(high)})"
+
+
+def _number(ratio: float) -> str:
+    return f"{ratio:.3g}" if ratio < 999.5 else f"{ratio:,.0f}"
 
 
 HEADINGS = ("peer", "takes", "libpool takes", "ratio", "")

@@ -163,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("Medians; ± half the range; ratio of the medians (range over rounds): more is better.")
 
     results: list[dict[str, Any]] = []
+    written: list[Path] = []
     kept = document.load()
     for name in request.families:
         circumstances = {"about": {**about(), "versions": versions()}, "options": vars(options)}
@@ -182,9 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             order = [each for each in FAMILIES if each in kept["families"]]
             kept["families"] = {each: kept["families"][each] for each in order}
             document.keep(kept)
-    if request.plot:
-        for file in document.write(document.load()):
-            print(f"wrote docs/{file.name}")
+            written = document.write(document.load())
+    for file in written:
+        print(f"wrote docs/{file.name}")
     return 0
 
 
