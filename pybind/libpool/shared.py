@@ -65,9 +65,8 @@ def buffer(size: int, *, pool: Base | None = None) -> memoryview:
     Returns
     -------
     memoryview
-        Writable bytes. To a job goes what refers to them: a `pickle.PickleBuffer` of it or of a
-        part, which arrives as a `memoryview`, or an array; a memoryview by itself is copied. The
-        memory is free again when nobody refers to it, here and in jobs.
+        Writable bytes. In a job the memoryview, or a contiguous part of it, is a view of the same
+        memory. The memory is free again when nobody refers to it, here and in jobs.
 
     Raises
     ------

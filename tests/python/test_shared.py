@@ -226,6 +226,8 @@ def test_a_buffer_is_zeroed_and_shared(pool: Pool) -> None:
 
     memory = shared.buffer(3 * LARGE, pool=pool)
     assert memory == bytes(3 * LARGE)
+    assert pool.apply(fill, [memory[LARGE : 2 * LARGE]]) == LARGE
+    assert memory == bytes(LARGE) + b"x" * LARGE + bytes(LARGE)
     assert pool.apply(fill, [pickle.PickleBuffer(memory)]) == 3 * LARGE
     assert memory == b"x" * 3 * LARGE
 
