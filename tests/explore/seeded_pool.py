@@ -310,8 +310,8 @@ POOL_MUTANTS = [
         "submit.c",
         (
             (
-                "    touch(pool);\n    error = take_slot(pool, &index);\n",
-                "    error = take_slot(pool, &index);\n    touch(pool);\n",
+                "    submit_touch(pool);\n    error = take_slot(pool, &index);\n",
+                "    error = take_slot(pool, &index);\n    submit_touch(pool);\n",
             ),
         ),
         POOL,
