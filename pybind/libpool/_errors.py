@@ -123,7 +123,7 @@ def broken_pool() -> BrokenPool:
     adopt_bases()
     return BrokenPool(
         "the pool is broken: its supervisor process ended unexpectedly, or its workers could not "
-        "be started"
+        "be started, and then what they raised is on standard error"
     )
 
 

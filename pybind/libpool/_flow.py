@@ -227,6 +227,8 @@ class Flow:
         head = self._chunks[0]
         if self._ended is None:
             if head.future.done():  # as most are, where calls are short
+                if self._sizes.fixed is None:
+                    _ends_within(head.future, 0, None)  # collected, it tells how long it took
                 return self._chunks.popleft()
             if not self._ordered:
                 head = next((chunk for chunk in self._chunks if chunk.future.done()), head)

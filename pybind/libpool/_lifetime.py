@@ -75,6 +75,9 @@ class Base(_core.Workers):
     _all_ended = False
     """The interpreter ends, and has waited for all pools."""
 
+    _terminated = False
+    """`terminate()` was called, and not only `close()`."""
+
     _finishes_at_exit = False
     """The interpreter waits for the jobs of a pool that nobody has; else it cancels them."""
 
@@ -242,6 +245,7 @@ class Base(_core.Workers):
     def terminate(self) -> None:
         """End the pool now: calls that wait or run are cancelled, all its processes end."""
         super().terminate()
+        self._terminated = True
         _pickling.registries.discard(self._registry)
 
     def _attached(self) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import cloudpickle.cloudpickle as cloudpickle
 
+from libpool import _core
 from libpool._errors import RemoteError, RemoteTraceback, short_repr
 from libpool._names import Chain, names_of
 from libpool._snapshot import DRIFTED, SAME, cell_contents, cells_of
@@ -415,7 +416,20 @@ def _name_culprit(obj: Any, known_to: list[Registry], kind: type[Pickler]) -> st
         where += found[0]
         obj = found[1]
     type_name = type(obj).__qualname__
-    return f"{short_repr(obj)} (of type {type_name})" + (f", found at {where}" if where else "")
+    found_at = f", found at {where.removeprefix(', ')}" if where else ""
+    return f"{short_repr(obj)} (of type {type_name}){found_at}{_advice(obj)}"
+
+
+def _advice(obj: Any) -> str:
+    """What to do instead of sending `obj`, where there is something for it."""
+    if isinstance(obj, _core.Workers):
+        return "; in a job, libpool.current() is the pool that runs it"
+    ctypes, cffi = sys.modules.get("_ctypes"), sys.modules.get("_cffi_backend")
+    if (ctypes and isinstance(obj, ctypes.CFuncPtr)) or (
+        cffi and isinstance(obj, cffi._CDataBase) and cffi.typeof(obj).kind == "function"
+    ):
+        return "; libpool.native() makes of a C function one that can be sent"
+    return ""
 
 
 def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
@@ -435,7 +449,7 @@ def _parts(obj: Any) -> Iterator[tuple[str, Any]]:
         for name in obj.__code__.co_names:
             if name in obj.__globals__:
                 yield f", global {name}", obj.__globals__[name]
-    elif not isinstance(obj, type | ModuleType):
+    elif not isinstance(obj, type | ModuleType | _core.Workers):  # a pool's parts explain nothing
         for name, value in getattr(obj, "__dict__", {}).items():
             yield f".{name}", value
 

@@ -129,6 +129,11 @@ class Pool(Base):
         return ValueError("Pool not running")
 
     @property
+    def _processes(self) -> int:
+        """How many workers; programs divide by it to choose a `chunksize`."""
+        return self.workers
+
+    @property
     def _pool(self) -> list[WorkerProcess]:
         """The workers that there are now."""
         return list(worker_processes(self).values())
@@ -467,7 +472,8 @@ class Pool(Base):
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
 
     def __repr__(self) -> str:
-        state = {0: "RUN", -errno.ESHUTDOWN: "CLOSE", -errno.EXDEV: "INHERITED"}
+        ending = "TERMINATE" if self._terminated else "CLOSE"
+        state = {0: "RUN", -errno.ESHUTDOWN: ending, -errno.EXDEV: "INHERITED"}
         name = state.get(self.check(), "BROKEN")
         return f"<libpool.Pool state={name} pool_size={self.workers}>"
 

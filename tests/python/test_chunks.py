@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support import Gate, pass_gates
+from support import Gate, pass_gates, until
 
 from libpool import Pool
 from libpool._chunks import LARGEST_LAZY, Items, Sizes, guided_sizes
+from libpool._flow import Flow
 
 
 def square(x: int) -> int:
@@ -206,6 +207,21 @@ def test_a_chunk_that_can_not_be_pickled_was_not_sent(pool: Pool) -> None:
     assert isinstance(future.exception(), TypeError)
     assert not future._was_sent()
     assert future._spent() is None
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_what_has_ended_before_anybody_looks_tells_how_long_it_took(
+    pool: Pool, ordered: bool
+) -> None:
+    sizes = Sizes(pool.workers)
+    flow = Flow(pool, square, Items(range(100)), sizes, star=False, each=ordered, ordered=ordered)
+    ended = pool.stats()["jobs_done"]
+    flow.feed()
+    until(lambda: pool.stats()["jobs_done"] == ended + len(flow._chunks))
+    assert not sizes.known
+    assert flow.take() is not None
+    assert sizes.known
+    flow.cancel()
 
 
 def test_a_million_tiny_jobs_go_in_few_chunks(pool: Pool) -> None:

@@ -123,6 +123,7 @@ def test_a_pool_lists_its_workers() -> None:
     with Pool(2) as pool:
         assert sorted(worker.pid for worker in pool._pool) == sorted(pool.worker_pids())
         assert all(worker.is_alive() for worker in pool._pool)
+        assert pool._processes == 2
 
 
 @pytest.mark.parametrize("operation", ["terminate", "kill"])

@@ -499,5 +499,15 @@ def test_a_captured_object_that_can_not_be_pickled_is_named(executor: Executor) 
     future = executor.submit(lambda: secret)
     error = future.exception()
     assert isinstance(error, TypeError)
-    assert any("secret" in note and "lock" in note for note in error.__notes__)
+    assert any("lock" in note and "found at variable secret" in note for note in error.__notes__)
     assert executor.submit(double, 2).result() == 4
+
+
+def test_who_sends_a_pool_is_told_how_a_job_gets_it(executor: Executor) -> None:
+    own = executor
+    error = executor.submit(lambda: own.submit(double, 2)).exception()
+    assert isinstance(error, TypeError)
+    (note,) = [note for note in error.__notes__ if "variable own" in note]
+    assert note.endswith(
+        "found at variable own; in a job, libpool.current() is the pool that runs it"
+    )

@@ -322,6 +322,12 @@ def test_a_function_of_ctypes_brings_its_types(pool: Pool) -> None:
     assert repr(native(library.pow)).startswith("<native function pow of /")
 
 
+def test_who_sends_a_function_of_ctypes_as_it_is_learns_of_native(pool: Pool, path: Path) -> None:
+    error = pool.submit(C.CDLL(str(path)).total, b"", 0).exception()
+    assert isinstance(error, ValueError)
+    assert any("libpool.native()" in note for note in error.__notes__)
+
+
 def test_a_function_pointer_of_cffi_brings_its_types(pool: Pool, path: Path) -> None:
     ffi = pytest.importorskip("cffi").FFI()
     ffi.cdef(
@@ -347,6 +353,8 @@ def test_a_function_pointer_of_cffi_brings_its_types(pool: Pool, path: Path) -> 
     assert pool.apply(native(pointer), [numbers, 0]) == 0
     with pytest.raises(TypeError, match="has its types already"):
         native(library.total, argtypes=[])
+    notes = pool.submit(library.total, numbers, 10).exception().__notes__
+    assert any("libpool.native()" in note for note in notes)
     with pytest.raises(ValueError, match="lies in no library"):
         native(ffi.callback("int(int)", lambda x: x))
     assert pytest.raises(TypeError, native, ffi.cast("int", 3)).match("is no function")

@@ -326,6 +326,9 @@ def test_repr_tells_state_and_size() -> None:
     pool.close()
     assert repr(pool) == "<libpool.Pool state=CLOSE pool_size=2>"
     pool.join()
+    with Pool(1) as pool:
+        pass
+    assert repr(pool) == "<libpool.Pool state=TERMINATE pool_size=1>"
 
 
 def test_a_running_pool_that_is_collected_warns_and_finishes() -> None:
