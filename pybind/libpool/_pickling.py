@@ -13,7 +13,7 @@ import sys
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 import cloudpickle.cloudpickle as cloudpickle
@@ -147,6 +147,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is MethodType:
             same = getattr(obj.__self__, obj.__func__.__name__, None) == obj
             return obj.__reduce__() if same else NotImplemented
+        if kind is CodeType:
+            return _make_code, (obj.co_filename, *self.dispatch_table[CodeType](obj))
         if issubclass(kind, ModuleType):
             if self._by_reference(obj) or self._importable(obj):
                 return importlib.import_module, (obj.__name__,)
@@ -243,6 +245,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         known = [one.token for one in self._known_to if one.standing(cls) == SAME]
         where = (known, cls.__module__, cls.__qualname__)
         return _make_class, (make, args, where), (set_state, state), None, None, _set_class_state
+
+
+def _make_code(filename: str, make: Callable[..., CodeType], args: tuple[Any, ...]) -> CodeType:
+    """The code with the name of its file, which cloudpickle 3.1.3 and later leave out.
+
+    Tracebacks and warnings are to show the line that the user wrote.
+    """
+    return make(*args).replace(co_filename=filename)
 
 
 def _reduce_memory(view: memoryview) -> Any:
