@@ -187,7 +187,7 @@ def with_failures(chunk: tuple[list[Any], dict[int, bytes]]) -> list[Any]:
     chunk : tuple
         The results, and for some of their indices the exception as `dumps_exception()` gave it.
     """
-    from libpool._pickling import loads_exception  # which imports this module
+    from libpool._exceptions import loads_exception  # which imports this module
 
     results, failures = chunk
     for index, data in failures.items():

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from libpool import _core, _output, _pickling, _spawn
+from libpool import _core, _exceptions, _output, _pickling, _spawn
 from libpool._functions import Registry
 from libpool.shared import Shared
 
@@ -313,7 +313,8 @@ def enter_worker(token: str, memory_limit: int, name: str, worker: int) -> None:
         # A thread of the host may be reading, with the buffer's lock; and what it has read ahead
         # is the host's.
         sys.stdin = open(0, closefd=False)
-    _pickling.enter_worker(token, memory_limit)
+    _pickling.enter_worker(token)
+    _exceptions.memory_limit = memory_limit
     _enter_multiprocessing(f"{name}-{worker}", int(token.partition("-")[0]))
 
 

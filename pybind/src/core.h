@@ -359,7 +359,7 @@ enum {
     TAG_NUMBERS,   /* an array.array */
     TAG_PICKLE,
     TAG_BUFFERS,   /* a pickle with buffers, see buffers.c */
-    TAG_EXCEPTION, /* as by libpool._pickling.dumps_exception */
+    TAG_EXCEPTION, /* as by libpool._exceptions.dumps_exception */
     TAG_FAILURE,   /* UTF-8 text about an exception that could not be sent */
     TAG_NATIVE,    /* see native.h */
     TAG_TIMED,     /* nanoseconds that a chunk took: 8 bytes; then a result of any other kind */

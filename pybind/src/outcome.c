@@ -3,7 +3,7 @@
 
 static PyObject *exception_of(Core *core, const uint8_t *data, size_t size)
 {
-    PyObject *loads = core_late(&core->loads_exception, "libpool._pickling", "loads_exception");
+    PyObject *loads = core_late(&core->loads_exception, "libpool._exceptions", "loads_exception");
     PyObject *bytes = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
     PyObject *exception = loads && bytes ? PyObject_CallOneArg(loads, bytes) : NULL;
     Py_XDECREF(bytes);

@@ -37,7 +37,7 @@ static int reply_bytes(Reply *reply, int tag, const char *data, Py_ssize_t size)
 
 PyObject *reply_pickle_exception(Core *core, PyObject *exception)
 {
-    PyObject *dumps = core_late(&core->dumps_exception, "libpool._pickling", "dumps_exception");
+    PyObject *dumps = core_late(&core->dumps_exception, "libpool._exceptions", "dumps_exception");
     PyObject *pickled = dumps ? PyObject_CallOneArg(dumps, exception) : NULL;
     if (pickled && !PyBytes_CheckExact(pickled))
         Py_CLEAR(pickled);

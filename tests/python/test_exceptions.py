@@ -18,7 +18,7 @@ from support import program, start, until
 
 from libpool import BrokenPool, Executor, Pool, RemoteError, WorkerDied
 from libpool._errors import RemoteTraceback, worker_died
-from libpool._pickling import dumps_exception, loads_exception
+from libpool._exceptions import dumps_exception, loads_exception
 
 
 class Plain(Exception):
