@@ -3,6 +3,7 @@
  *
  *   module.c     the module, its state
  *   workers.c    Workers: the pool as Python sees it
+ *   start.c      Workers._start and _view
  *   submit.c     Workers.submit and submit_chunk: from a Python call to a job
  *   insight.c    Workers.stats
  *   functions.c  how functions travel, and the cache of those that were sent
@@ -269,7 +270,7 @@ int functions_travel(Workers *workers, PyObject *function, Travel *travel);
 /* The function with this number. Borrowed; NULL, without an exception, when it is known no more. */
 PyObject *functions_find(FunctionCache *cache, uint32_t number);
 
-/* ---- Workers (workers.c, submit.c, insight.c) ------------------------------------------------ */
+/* ---- Workers (workers.c, start.c, submit.c, insight.c) --------------------------------------- */
 
 struct Workers {
     PyObject_HEAD
@@ -291,6 +292,12 @@ struct Workers {
 };
 
 extern PyType_Spec workers_spec;
+/* Not started, and without a call of __init__(). */
+PyObject *workers_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
+PyObject *workers_start(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *workers_view(PyObject *self, PyObject *args);
+extern const char workers_start_doc[];
+extern const char workers_view_doc[];
 PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames);
 PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
