@@ -232,7 +232,7 @@ int main(int argc, char **argv)
         {"1 worker, any of 1 job for each of 2 threads", THREADS, 1, 1, 0, 2, false},
         {"1 worker, any of 2 jobs, cancelled", CANCEL, 1, 2, 0, 2, false},
         {"1 worker, any of 2 jobs in a job", NESTED, 1, 2, 0, 2, false},
-        {"2 workers, any of 2 jobs in a job", NESTED, 2, 2, 0, 1, false},
+        {"2 workers, any of 2 jobs in a job", NESTED, 2, 2, 0, 2, false},
         {"1 worker, any of 1 job; a death", ANY, 1, 1, 1, 2, false},
         {"1 worker, any of 2 jobs; a death", ANY, 1, 2, 1, 1, false},
         {"2 workers, any of 2 jobs; a death", ANY, 2, 2, 1, 0, false},
