@@ -48,6 +48,8 @@ void spin_init(struct spin *spin)
     atomic_init(&spin->budget, BUDGET_FIRST);
     atomic_init(&spin->patience, PATIENCE);
     atomic_init(&spin->crowded, 0);
+    spin->shared = 0;
+    spin->next_look = 0;
 }
 
 void spin_begin(struct spin_wait *wait, struct spin *spin)
@@ -55,15 +57,18 @@ void spin_begin(struct spin_wait *wait, struct spin *spin)
     wait->spin = spin;
     wait->start = wait->end = system_now();
     wait->round = 0;
+    wait->taken = false;
 }
 
 /* Offers the core: the time then. */
-static int64_t offer_core(struct spin *spin, int64_t now)
+static int64_t offer_core(struct spin_wait *wait, int64_t now)
 {
+    struct spin *spin = wait->spin;
     int64_t after;
 
     sched_yield();
     after = system_now();
+    wait->taken = after - now > YIELD_SWITCHED && after - now <= YIELD_CROWDED;
     atomic_store_explicit(&spin->patience, after - now > YIELD_SWITCHED ? 0 : PATIENCE, RELAXED);
     if (after - now > YIELD_CROWDED)
         atomic_store_explicit(&spin->crowded, CROWDED_WAITS, RELAXED);
@@ -75,6 +80,7 @@ bool spin_round(struct spin_wait *wait)
     struct spin *spin = wait->spin;
     int64_t now;
 
+    wait->taken = false;
     cpu_relax();
     /* Sharing a core with the one we wait for, each pause is one that he has to wait for, too. */
     if (++wait->round % PAUSES && atomic_load_explicit(&spin->patience, RELAXED) > 0)
@@ -83,7 +89,7 @@ bool spin_round(struct spin_wait *wait)
         return false;
     now = system_now();
     if (now - wait->start > atomic_load_explicit(&spin->patience, RELAXED))
-        now = offer_core(spin, now);
+        now = offer_core(wait, now);
     return now - wait->start < atomic_load_explicit(&spin->budget, RELAXED);
 }
 
@@ -105,4 +111,38 @@ void spin_end(struct spin_wait *wait)
     atomic_store_explicit(&spin->budget, budget, RELAXED);
     if (crowded > 0)
         atomic_store_explicit(&spin->crowded, crowded - 1, RELAXED);
+}
+
+/* As many waits in a row are no accident; and how often to look for a free core (ns), which costs
+ * some microseconds. */
+#define SHARED_WAITS 16
+#define LOOK_INTERVAL 2000000
+
+/* Moves to another core of those that this thread may use. The mask is the thread's own, and what
+ * it was again at once; death in between leaves nothing behind. */
+static void leave_core(void)
+{
+    cpu_set_t allowed, others;
+    int core = sched_getcpu();
+
+    if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return;
+    others = allowed;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
+        sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
+void spin_spread(struct spin_wait *wait)
+{
+    struct spin *spin = wait->spin;
+
+    /* It was the one we waited for that ran here: there is work, right when we have the core back. */
+    spin->shared = wait->taken ? spin->shared + 1 : 0;
+    if (spin->shared < SHARED_WAITS || wait->end < spin->next_look)
+        return;
+    spin->shared = 0;
+    spin->next_look = wait->end + LOOK_INTERVAL;
+    if (system_has_free_cores())
+        leave_core();
 }

@@ -111,6 +111,18 @@ static void cgroup_walk(const char *controller, const char *file,
     }
 }
 
+bool system_has_free_cores(void)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN), running;
+    char text[128];
+
+    /* Three averages, then how many tasks can run now, on all cores together. */
+    if (system_read("/proc/loadavg", text, sizeof text) <= 0 ||
+        sscanf(text, "%*s %*s %*s %ld/", &running) != 1)
+        return false;
+    return 2 * (cores - (running - 1)) >= cores;
+}
+
 /* "quota period" in microseconds, or "max period". */
 static void visit_cpu_max(const char *directory, const char *text, void *context)
 {

@@ -62,6 +62,10 @@ struct spin {
     _Atomic int64_t budget;   /* ns to spin before sleeping */
     _Atomic int64_t patience; /* ns to spin before the core is offered to others */
     _Atomic int32_t crowded;  /* waits to come without any spinning: others need the core */
+    /* Of a worker, which has one thread that waits: waits in a row that ended when the core had
+     * been offered and taken, and when to ask again whether another core is free (ns). */
+    int shared;
+    int64_t next_look;
 };
 
 struct spin_wait {
@@ -69,6 +73,7 @@ struct spin_wait {
     int64_t start; /* ns */
     int64_t end;   /* after spin_end(): when that was, or `start` if it was not worth a look */
     unsigned round;
+    bool taken; /* the core was offered in the last round, and somebody ran on it */
 };
 
 #define SPIN_MAX 60000
@@ -79,5 +84,8 @@ void spin_begin(struct spin_wait *wait, struct spin *spin);
 bool spin_round(struct spin_wait *wait);
 /* The wait is over, by spinning or sleeping: learns from how long it took. */
 void spin_end(struct spin_wait *wait);
+/* For a worker, after spin_end(): where it turns out to share a core with whoever gives it work,
+ * although another one is free, moves to another. */
+void spin_spread(struct spin_wait *wait);
 
 #endif

@@ -145,6 +145,8 @@ static void idle(struct pool *pool, struct watch *watch, bool hungry)
     if (!found)
         park(pool, watch, hungry);
     spin_end(&wait);
+    if (!watch) /* two workers of which one waits for the other would both move */
+        spin_spread(&wait);
     /* Only after a sleep is the clock looked at for this. */
     stats_resume(process, found || wait.end != wait.start ? wait.end : system_now());
 }

@@ -398,6 +398,67 @@ static void push(struct protocol *protocol)
         ring(protocol, worker);
 }
 
+/* Waits of a worker that shares its core: enough for it to look for another. */
+static void shared_waits(struct spin *spin)
+{
+    struct spin_wait wait = {.spin = spin, .taken = true};
+    int i;
+
+    for (i = 0; i < 100; i++) {
+        wait.end = system_now();
+        spin_spread(&wait);
+    }
+    EXPECT(spin->next_look > 0, true); /* it has looked */
+}
+
+static void a_worker_that_shares_its_core_may_run_afterwards_where_it_might_before(void)
+{
+    cpu_set_t before, after;
+    struct spin spin;
+
+    spin_init(&spin);
+    REQUIRE(sched_getaffinity(0, sizeof before, &before), 0);
+    shared_waits(&spin);
+    REQUIRE(sched_getaffinity(0, sizeof after, &after), 0);
+    EXPECT(CPU_EQUAL(&before, &after), true);
+}
+
+static void pinned(void *context)
+{
+    cpu_set_t one, after;
+    struct spin spin;
+
+    (void)context;
+    spin_init(&spin);
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    REQUIRE(sched_setaffinity(0, sizeof one, &one), 0);
+    shared_waits(&spin);
+    REQUIRE(sched_getaffinity(0, sizeof after, &after), 0);
+    EXPECT(CPU_EQUAL(&one, &after), true);
+}
+
+static void a_worker_that_is_pinned_to_its_core_stays_there(void)
+{
+    EXPECT(harness_fork(pinned, NULL, 20), 0);
+}
+
+static void a_wait_in_which_nobody_ran_on_the_core_is_no_sign_of_sharing_it(void)
+{
+    struct spin_wait wait = {.taken = true};
+    struct spin spin;
+    int i;
+
+    spin_init(&spin);
+    wait.spin = &spin;
+    wait.end = system_now();
+    for (i = 0; i < 100; i++) {
+        wait.taken = i % 10 != 0;
+        spin_spread(&wait);
+    }
+    EXPECT(spin.next_look, 0);
+}
+
 static void work_or_push(void *context, unsigned thread)
 {
     if (thread < WORKERS)
@@ -432,6 +493,9 @@ static const struct harness_test tests[] = {
     TEST(spinning_ends),
     TEST(spinning_that_does_not_pay_becomes_short_and_again_long_when_it_does),
     TEST(a_crowded_machine_is_not_spun_on_for_some_waits),
+    TEST(a_worker_that_shares_its_core_may_run_afterwards_where_it_might_before),
+    TEST(a_worker_that_is_pinned_to_its_core_stays_there),
+    TEST(a_wait_in_which_nobody_ran_on_the_core_is_no_sign_of_sharing_it),
     TEST(no_wake_up_is_lost),
 };
 

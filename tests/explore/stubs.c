@@ -88,6 +88,11 @@ void spin_end(struct spin_wait *wait)
     (void)wait;
 }
 
+void spin_spread(struct spin_wait *wait)
+{
+    (void)wait;
+}
+
 void stats_wait(struct process *process, int64_t since)
 {
     (void)process, (void)since;
