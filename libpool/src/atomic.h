@@ -2,8 +2,9 @@
  *
  * Every access to an atomic in the segment goes through these macros, so that a test can compile
  * the very same layers with POOL_EXPLORE and have a scheduler decide who takes the next step, or
- * dies before it; and with POOL_CRASH have a real process die before a given one (crash.c). In any
- * other build they are the C11 operations and cost nothing.
+ * dies before it; with POOL_CRASH have a real process die before a given one (crash.c); and with
+ * POOL_TRACE learn which cache lines each process touches (benchmarks/c/lines.c). In any other
+ * build they are the C11 operations and cost nothing.
  */
 #ifndef POOL_ATOMIC_H
 #define POOL_ATOMIC_H
@@ -27,6 +28,10 @@ void explore_step(const volatile void *address, const char *file, int line);
 #include "crash.h"
 #define ATOMIC_LOOK(address) ((void)0)
 #define ATOMIC_STEP(address) crash_point(__FILE__, __LINE__)
+#elif defined(POOL_TRACE)
+void trace_access(const volatile void *address, const char *name, bool writes);
+#define ATOMIC_LOOK(address) trace_access(address, #address, false)
+#define ATOMIC_STEP(address) trace_access(address, #address, true)
 #else
 #define ATOMIC_LOOK(address) ((void)0)
 #define ATOMIC_STEP(address) ((void)0)

@@ -138,6 +138,20 @@ void create_undo(struct pool *pool)
     free(pool);
 }
 
+/* Valgrind and some sandboxes have no pidfds. A pipe does instead, whose one end the host has and
+ * the other the supervisor: each polls its own, and is told when the other's is closed. But where
+ * the host's other threads fork just now, without a handler of ours, the child has both. */
+static int open_pipe_for_pidfds(struct pool *pool)
+{
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    pool->supervisor_fd = ends[0];
+    pool->host_fd = ends[1];
+    return 0;
+}
+
 static int open_descriptors(struct pool *pool)
 {
     pool->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -149,6 +163,8 @@ static int open_descriptors(struct pool *pool)
     pool->event_file = system_file(pool->notify_fd); /* the kernel has one inode for all eventfds */
     /* Opened by the host itself, so that it can't be another process's that got its number. */
     pool->host_fd = create_pidfd(getpid());
+    if (pool->host_fd == -ENOSYS || pool->host_fd == -EPERM)
+        return open_pipe_for_pidfds(pool);
     return pool->host_fd < 0 ? pool->host_fd : 0;
 }
 
@@ -167,6 +183,7 @@ static int start_supervisor(struct pool *pool, const struct pool_config *config)
     pid = config->command ? launch_supervisor(pool, config, life) : fork_process(pool);
     if (pid == 0) {
         close(life[1]);
+        create_close(&pool->supervisor_fd);
         pool->life_fd = life[0];
         supervisor_main(pool);
     }
@@ -177,7 +194,8 @@ static int start_supervisor(struct pool *pool, const struct pool_config *config)
         return (int)pid;
     pool->supervisor_pid = pid;
     create_close(&pool->host_fd);
-    pool->supervisor_fd = create_pidfd(pid);
+    if (pool->supervisor_fd < 0)
+        pool->supervisor_fd = create_pidfd(pid);
     if (pool->supervisor_fd < 0) {
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);

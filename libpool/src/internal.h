@@ -102,8 +102,8 @@ struct pool {
     pid_t host_pid, supervisor_pid;
     int supervisor_status; /* wait status, once it is gone; 0 if the program reaped it itself */
     sigset_t host_mask;    /* of the thread that made the pool, for the workers */
-    int host_fd;           /* pidfd of the host; in the supervisor */
-    int supervisor_fd;     /* pidfd of the supervisor; in the host */
+    int host_fd;           /* in the supervisor: pidfd of the host, or an end of a pipe instead */
+    int supervisor_fd;     /* in the host: pidfd of the supervisor, or the pipe's other end */
     int life_fd; /* host: the only write end of a pipe; supervisor: its read end. Closed by exec */
     bool attached;                   /* by pool_attach() */
     int notify_fd;                   /* eventfd to the host */

@@ -152,7 +152,10 @@ static void kill_supervisor(struct pool *pool)
         workers[i].fd = create_pidfd(pool_worker_pid(pool, i));
         workers[i].events = POLLIN;
     }
-    syscall(SYS_pidfd_send_signal, pool->supervisor_fd, SIGKILL, NULL, 0);
+    /* Without pidfds: it has not ended, or we had seen that, so the number is still its own. */
+    if (syscall(SYS_pidfd_send_signal, pool->supervisor_fd, SIGKILL, NULL, 0) < 0 &&
+        (errno == EBADF || errno == ENOSYS))
+        kill(pool->supervisor_pid, SIGKILL);
     reap_supervisor(pool, -1);
     deadline = system_now() + TERMINATE_MS * INT64_C(1000000);
     for (i = 0; workers && i < pool->workers; i++) {

@@ -65,8 +65,9 @@ static int map_file(struct segment *segment, int fd)
     void *base =
         mmap(NULL, segment->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 
+    /* Valgrind says EINVAL where it has no such address space, and the kernel has no reason to. */
     if (base == MAP_FAILED)
-        return -errno;
+        return errno == EINVAL ? -ENOMEM : -errno;
     /* A core dump of a crashed worker should not carry everybody's data. */
     (void)madvise(base, segment->size, MADV_DONTDUMP);
     segment->base = base;

@@ -8,6 +8,7 @@
  * in /proc/self/stat. Where it can't be moved the range is overwritten, as far as it goes. The
  * host's own memory is another copy. All of this is for people who look: failure changes nothing.
  */
+#include <errno.h>
 #include <linux/prctl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -91,6 +92,9 @@ __attribute__((format(printf, 2, 3))) static void show(const char *comm, const c
     va_end(arguments);
     length = strlen(title);
     if (!read_layout(fields) || move(fields, length))
+        return;
+    /* Under valgrind that range is valgrind's own. */
+    if (fields[ARG_START] != (uintptr_t)program_invocation_name)
         return;
     room = fields[ARG_END] - fields[ARG_START];
     /* A zero at the end says that this is all: else the kernel would read on in the environment. */
