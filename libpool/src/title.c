@@ -43,7 +43,11 @@ enum {
     FIELDS = 52
 };
 
-static bool read_layout(uint64_t fields[FIELDS])
+/* The supervisor's layout, which its forks have as well. */
+static uint64_t fields[FIELDS];
+static bool layout_known;
+
+static bool read_layout(void)
 {
     char text[2048];
     char *word, *save = NULL;
@@ -57,7 +61,7 @@ static bool read_layout(uint64_t fields[FIELDS])
     return number == FIELDS && fields[ARG_START] < fields[ARG_END];
 }
 
-static bool move(const uint64_t fields[FIELDS], size_t length)
+static bool move(size_t length)
 {
     struct prctl_mm_map map = {
         .start_code = fields[START_CODE],
@@ -79,7 +83,6 @@ static bool move(const uint64_t fields[FIELDS], size_t length)
 
 __attribute__((format(printf, 2, 3))) static void show(const char *comm, const char *format, ...)
 {
-    uint64_t fields[FIELDS] = {0};
     size_t length, room;
     va_list arguments;
 
@@ -90,7 +93,7 @@ __attribute__((format(printf, 2, 3))) static void show(const char *comm, const c
     vsnprintf(title, TITLE_ROOM, format, arguments);
     va_end(arguments);
     length = strlen(title);
-    if (!read_layout(fields) || move(fields, length))
+    if (!layout_known || move(length))
         return;
     room = fields[ARG_END] - fields[ARG_START];
     /* A zero at the end says that this is all: else the kernel would read on in the environment. */
@@ -98,9 +101,9 @@ __attribute__((format(printf, 2, 3))) static void show(const char *comm, const c
     memcpy((char *)(uintptr_t)fields[ARG_START], title, length < room ? length : room - 1);
 }
 
-void title_set_supervisor(struct pool *pool)
+/* What the workers' titles need, read once for all of them. */
+void title_prepare(struct pool *pool)
 {
-    char comm[COMM_ROOM];
     ssize_t length = system_read("/proc/self/cmdline", pool->command, sizeof pool->command), i;
 
     while (length > 0 && pool->command[length - 1] == '\0')
@@ -114,6 +117,13 @@ void title_set_supervisor(struct pool *pool)
         if (title == MAP_FAILED)
             title = NULL;
     }
+    layout_known = read_layout();
+}
+
+void title_set_supervisor(const struct pool *pool)
+{
+    char comm[COMM_ROOM];
+
     snprintf(comm, sizeof comm, "%.9s-watch", pool->name);
     show(comm, "%s supervisor: %s", pool->name, pool->command);
 }
