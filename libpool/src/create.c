@@ -1,6 +1,7 @@
 /* Making pools: what the host does. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -220,7 +221,6 @@ struct pool *create_empty(const struct pool_config *config)
         pool->cpu_count = config->cpu_count;
     }
     pool->workers = config->workers;
-    pool->spinners = pool_cpu_count() > 3 ? pool_cpu_count() / 2 : 1;
     pool->timeout = config->timeout;
     pool->retries = config->retries;
     pool->memory_limit = config->memory_limit;
@@ -281,5 +281,8 @@ int pool_create(struct pool **out, const struct pool_config *given)
     }
     fork_register(pool);
     *out = pool;
+    /* Where others use the cores, the supervisor would wait for this one until the first job is
+     * submitted and waited for. */
+    sched_yield();
     return 0;
 }

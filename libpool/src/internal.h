@@ -28,6 +28,9 @@ struct control {
     /* Written by the supervisor. */
     _Atomic uint64_t workers_started;
     _Atomic uint64_t jobs_retried;
+    /* How many workers may spin at the same time; by it too, once, when the workers are on their
+     * way: counting cores takes a while. 0: not known yet. A hint, and no more. */
+    _Atomic uint32_t spinners;
     /* When the supervisor will look at deadlines next (ns). A worker that begins a job which is due
      * before that wakes it. */
     alignas(64) _Atomic int64_t next_look;
@@ -84,7 +87,6 @@ struct pool {
     struct pool_host host;
     int workers;
     uint64_t largest; /* bytes of the arena's largest block */
-    int spinners;     /* workers that may spin at the same time */
     int64_t timeout;  /* defaults of struct pool_options */
     int retries;
     uint64_t memory_limit, worker_jobs; /* as in struct pool_config */
@@ -248,7 +250,8 @@ _Noreturn void worker_main(struct pool *pool, int worker);
 void process_raise(struct pool *pool, int fd);
 
 /* title.c: what ps and top show. The supervisor is first. */
-void title_set_supervisor(struct pool *pool);
+void title_prepare(struct pool *pool);
+void title_set_supervisor(const struct pool *pool);
 void title_set_worker(const struct pool *pool, int worker);
 
 /* limits.c: kills the workers of doomed and late jobs; `pids` are those of the workers, 0 for none.

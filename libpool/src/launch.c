@@ -37,7 +37,7 @@ struct launch {
     char version[16];
     char name[32];
     uint64_t segment_size, limit, largest;
-    int workers, spinners, retries, fds[FDS];
+    int workers, retries, fds[FDS];
     int64_t timeout;
     uint64_t memory_limit, worker_jobs;
     dev_t device; /* of the host's executable */
@@ -90,7 +90,6 @@ static int write_launch(const struct pool *pool, const struct pool_config *confi
         .limit = pool->segment.limit,
         .largest = pool->largest,
         .workers = pool->workers,
-        .spinners = pool->spinners,
         .retries = pool->retries,
         .fds = {pool->segment.fd, pool->notify_fd, pool->control_fd, pool->host_fd, life},
         .timeout = pool->timeout,
@@ -255,7 +254,6 @@ static int attach(struct pool *pool, const struct launch *launch)
     for (i = 0; i < FDS; i++)
         if (fcntl(launch->fds[i], F_SETFD, FD_CLOEXEC) < 0)
             return -EINVAL;
-    pool->spinners = launch->spinners;
     pool->host_pid = launch->host_pid;
     create_plan(pool, launch->limit, launch->largest);
     if (pool->segment.size != launch->segment_size)

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -38,6 +39,14 @@ struct supervisor {
 
 /* ---- Workers ---- */
 
+/* Whether take_signals() sets it to something else: what is left alone costs no system call in each
+ * process that starts. */
+static bool has_own_action(int number, const struct sigaction *action)
+{
+    return action->sa_handler != SIG_DFL || number == SIGCHLD || number == SIGQUIT ||
+           number == SIGPIPE;
+}
+
 /* A worker starts with the signal handlers and the mask that the host, or the program, had, except
  * for Ctrl-C, which stays ignored until worker.c has put its own handler there. */
 static void restore_signals(struct supervisor *supervisor)
@@ -45,7 +54,7 @@ static void restore_signals(struct supervisor *supervisor)
     int number;
 
     for (number = 1; number < NSIG; number++)
-        if (number != SIGINT)
+        if (number != SIGINT && has_own_action(number, &supervisor->host_actions[number]))
             sigaction(number, &supervisor->host_actions[number], NULL);
     sigprocmask(SIG_SETMASK, &supervisor->pool->host_mask, NULL);
 }
@@ -136,6 +145,10 @@ static void start_missing(struct supervisor *supervisor)
             shared_store(&pool_control(pool)->failed, 1, RELEASE);
             end_now(supervisor, 1);
         }
+        /* Where others use the cores, a worker that waits for one before the next is forked is a
+         * result that comes later. */
+        if (!supervisor->begun)
+            sched_yield();
     }
     supervisor->begun = true;
 }
@@ -205,8 +218,10 @@ static void take_signals(struct supervisor *supervisor)
     int number;
 
     for (number = 1; number < NSIG; number++) {
+        /* The two numbers that are the C library's own are refused, and stay zero: the default. */
         sigaction(number, NULL, &supervisor->host_actions[number]);
-        if (supervisor->host_actions[number].sa_handler != SIG_IGN)
+        if (supervisor->host_actions[number].sa_handler != SIG_IGN &&
+            supervisor->host_actions[number].sa_handler != SIG_DFL)
             sigaction(number, &action, NULL);
     }
     action.sa_handler = SIG_IGN;
@@ -253,6 +268,7 @@ _Noreturn void supervisor_main(struct pool *pool)
 {
     static struct supervisor supervisor;
     struct pollfd fds[3];
+    int cores;
 
     pool->role = ROLE_SUPERVISOR;
     pool->self = (uint16_t)(pool->workers + 1);
@@ -264,11 +280,14 @@ _Noreturn void supervisor_main(struct pool *pool)
     memset(&supervisor, 0, sizeof supervisor);
     supervisor.pool = pool;
     take_signals(&supervisor);
-    title_set_supervisor(pool);
+    title_prepare(pool);
     fds[0] = (struct pollfd){.fd = pool->host_fd, .events = POLLIN};
     fds[1] = (struct pollfd){.fd = pool->control_fd, .events = POLLIN};
     fds[2] = (struct pollfd){.fd = pool->life_fd, .events = POLLIN};
     start_missing(&supervisor);
+    title_set_supervisor(pool);
+    cores = pool_cpu_count();
+    shared_store(&pool_control(pool)->spinners, cores > 3 ? (uint32_t)cores / 2 : 1, RELAXED);
     for (;;) {
         struct timespec sleep = enforce(&supervisor);
         uint32_t state = shared_load(&pool_control(pool)->state, SEQ_CST);

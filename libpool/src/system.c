@@ -60,14 +60,25 @@ ssize_t system_read(const char *path, char *text, size_t room)
     return length;
 }
 
-/* The path of this process in the hierarchy of `controller` ("" for version 2), or -1. */
-static int cgroup_path(const char *controller, char *path, size_t room)
-{
+/* Where this process is, as /proc/self/cgroup says it: read once for all that is asked about it. */
+struct cgroups {
     char text[4096];
+};
+
+static void cgroups_read(struct cgroups *groups)
+{
+    if (system_read("/proc/self/cgroup", groups->text, sizeof groups->text) < 0)
+        groups->text[0] = '\0';
+}
+
+/* The path in the hierarchy of `controller` ("" for version 2), or -1. */
+static int cgroup_path(const struct cgroups *groups, const char *controller, char *path,
+                       size_t room)
+{
+    char text[sizeof groups->text];
     char *line, *save = NULL;
 
-    if (system_read("/proc/self/cgroup", text, sizeof text) < 0)
-        return -1;
+    memcpy(text, groups->text, sizeof text);
     for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         char *names = strchr(line, ':');
         char *where = names ? strchr(names + 1, ':') : NULL;
@@ -87,14 +98,14 @@ static int cgroup_path(const char *controller, char *path, size_t room)
 }
 
 /* Calls `visit` for `file` in each cgroup from this process's own to the root. */
-static void cgroup_walk(const char *controller, const char *file,
+static void cgroup_walk(const struct cgroups *groups, const char *controller, const char *file,
                         void (*visit)(const char *directory, const char *text, void *context),
                         void *context)
 {
     char path[PATH_MAX / 2];
     char name[PATH_MAX], directory[PATH_MAX], text[128];
 
-    if (cgroup_path(controller, path, sizeof path) < 0)
+    if (cgroup_path(groups, controller, path, sizeof path) < 0)
         return;
     for (;;) {
         char *slash;
@@ -186,7 +197,8 @@ bool system_may_use(const int *cpus, int count)
 
 int pool_cpu_count(void)
 {
-    int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int cores = 0;
+    struct cgroups groups;
     size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
     cpu_set_t *set = CPU_ALLOC(CPUS_MAX);
 
@@ -196,9 +208,12 @@ int pool_cpu_count(void)
         CPU_FREE(set);
     }
     if (cores < 1)
+        cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (cores < 1)
         cores = 1;
-    cgroup_walk("", "cpu.max", visit_cpu_max, &cores);
-    cgroup_walk("cpu", "cpu.cfs_quota_us", visit_cfs_quota, &cores);
+    cgroups_read(&groups);
+    cgroup_walk(&groups, "", "cpu.max", visit_cpu_max, &cores);
+    cgroup_walk(&groups, "cpu", "cpu.cfs_quota_us", visit_cfs_quota, &cores);
     return cores;
 }
 
@@ -240,9 +255,11 @@ static void visit_left_v1(const char *directory, const char *text, void *context
 uint64_t system_memory(void)
 {
     uint64_t bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    struct cgroups groups;
 
-    cgroup_walk("", "memory.max", visit_memory_limit, &bytes);
-    cgroup_walk("memory", "memory.limit_in_bytes", visit_memory_limit, &bytes);
+    cgroups_read(&groups);
+    cgroup_walk(&groups, "", "memory.max", visit_memory_limit, &bytes);
+    cgroup_walk(&groups, "memory", "memory.limit_in_bytes", visit_memory_limit, &bytes);
     return bytes;
 }
 
@@ -252,12 +269,14 @@ uint64_t system_memory_available(void)
     uint64_t bytes = UINT64_MAX;
     unsigned long long kib;
     const char *line;
+    struct cgroups groups;
 
     if (system_read("/proc/meminfo", text, sizeof text) > 0 &&
         (line = strstr(text, "MemAvailable:")) != NULL &&
         sscanf(line, "MemAvailable: %llu", &kib) == 1)
         bytes = kib * 1024;
-    cgroup_walk("", "memory.max", visit_left_v2, &bytes);
-    cgroup_walk("memory", "memory.limit_in_bytes", visit_left_v1, &bytes);
+    cgroups_read(&groups);
+    cgroup_walk(&groups, "", "memory.max", visit_left_v2, &bytes);
+    cgroup_walk(&groups, "memory", "memory.limit_in_bytes", visit_left_v1, &bytes);
     return bytes;
 }

@@ -44,7 +44,11 @@ enum {
     FIELDS = 52
 };
 
-static bool read_layout(uint64_t fields[FIELDS])
+/* The supervisor's layout, which its forks have as well. */
+static uint64_t fields[FIELDS];
+static bool layout_known;
+
+static bool read_layout(void)
 {
     char text[2048];
     char *word, *save = NULL;
@@ -58,7 +62,7 @@ static bool read_layout(uint64_t fields[FIELDS])
     return number == FIELDS && fields[ARG_START] < fields[ARG_END];
 }
 
-static bool move(const uint64_t fields[FIELDS], size_t length)
+static bool move(size_t length)
 {
     struct prctl_mm_map map = {
         .start_code = fields[START_CODE],
@@ -80,7 +84,6 @@ static bool move(const uint64_t fields[FIELDS], size_t length)
 
 __attribute__((format(printf, 2, 3))) static void show(const char *comm, const char *format, ...)
 {
-    uint64_t fields[FIELDS] = {0};
     size_t length, room;
     va_list arguments;
 
@@ -91,7 +94,7 @@ __attribute__((format(printf, 2, 3))) static void show(const char *comm, const c
     vsnprintf(title, TITLE_ROOM, format, arguments);
     va_end(arguments);
     length = strlen(title);
-    if (!read_layout(fields) || move(fields, length))
+    if (!layout_known || move(length))
         return;
     /* Under valgrind that range is valgrind's own. */
     if (fields[ARG_START] != (uintptr_t)program_invocation_name)
@@ -102,9 +105,9 @@ __attribute__((format(printf, 2, 3))) static void show(const char *comm, const c
     memcpy((char *)(uintptr_t)fields[ARG_START], title, length < room ? length : room - 1);
 }
 
-void title_set_supervisor(struct pool *pool)
+/* What the workers' titles need, read once for all of them. */
+void title_prepare(struct pool *pool)
 {
-    char comm[COMM_ROOM];
     ssize_t length = system_read("/proc/self/cmdline", pool->command, sizeof pool->command), i;
 
     while (length > 0 && pool->command[length - 1] == '\0')
@@ -118,6 +121,13 @@ void title_set_supervisor(struct pool *pool)
         if (title == MAP_FAILED)
             title = NULL;
     }
+    layout_known = read_layout();
+}
+
+void title_set_supervisor(const struct pool *pool)
+{
+    char comm[COMM_ROOM];
+
     snprintf(comm, sizeof comm, "%.9s-watch", pool->name);
     show(comm, "%s supervisor: %s", pool->name, pool->command);
 }

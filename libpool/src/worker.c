@@ -124,6 +124,15 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
     }
 }
 
+/* How many workers may spin. Not `shared_load`: nothing is decided by it that the explorer should
+ * look at from all sides. */
+static int spinners(const struct pool *pool)
+{
+    uint32_t count = atomic_load_explicit(&pool_control(pool)->spinners, RELAXED);
+
+    return count >= 1 && count <= POOL_MAX_WORKERS ? (int)count : 1;
+}
+
 /* Returns when there may be a job to take, or the watched one has ended, or it is time. */
 static void idle(struct pool *pool, struct watch *watch, bool hungry)
 {
@@ -134,7 +143,7 @@ static void idle(struct pool *pool, struct watch *watch, bool hungry)
 
     spin_begin(&wait, &pool->spin);
     stats_wait(process, wait.start);
-    if (hungry && !pool->spinning && wake_count_spinning(words, pool->workers) < pool->spinners) {
+    if (hungry && !pool->spinning && wake_count_spinning(words, pool->workers) < spinners(pool)) {
         wake_spin(words, pool->self - 1);
         pool->spinning = true;
     }

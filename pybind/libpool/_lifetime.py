@@ -300,8 +300,15 @@ def _begin_work(
 
 def detach_stdin() -> None:
     """What is typed is for the host."""
-    with contextlib.suppress(OSError), open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return
+    if nothing != 0:
+        os.dup2(nothing, 0)
+        os.close(nothing)
+    else:
+        os.set_inheritable(0, True)
 
 
 def enter_worker(token: str, memory_limit: int, name: str, worker: int) -> None:
@@ -345,23 +352,17 @@ def _enter_multiprocessing(name: str, host: int) -> None:
 
     Queues and locks that were inherited depend on it, and logging asks for the name.
     """
-    if "multiprocessing.process" not in sys.modules:
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is None:
         return
-    from multiprocessing import process
-
     with contextlib.suppress(OSError):  # the host has ended, and this process is about to
-        process._parent_process = process._ParentProcess(  # type: ignore[attr-defined]
-            "MainProcess", host, os.pidfd_open(host)
-        )
-    this = process.BaseProcess(name=name)
-    process._current_process = this  # type: ignore[attr-defined]
-    process._children = set()  # type: ignore[attr-defined]
-    if "multiprocessing.util" not in sys.modules:
-        return
-    from multiprocessing import util
-
-    util._finalizer_registry.clear()  # type: ignore[attr-defined]
-    util._run_after_forkers()  # type: ignore[attr-defined]
+        process._parent_process = process._ParentProcess("MainProcess", host, os.pidfd_open(host))
+    process._current_process = process.BaseProcess(name=name)
+    process._children = set()
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
 
 
 def flush() -> None:

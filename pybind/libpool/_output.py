@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from libpool import _core
@@ -21,10 +19,12 @@ __all__ = ["enter_worker", "watch_streams"]
 
 def enter_worker() -> None:
     """Make the inherited streams this process's own. Before anything is printed or logged."""
-    with open(os.devnull, "r+b", buffering=0) as null:
-        for stream in {id(stream): stream for stream in _inherited_streams()}.values():
+    done: list[object] = []
+    for stream in _inherited_streams():
+        if not any(stream is one for one in done):
+            done.append(stream)
             with contextlib.suppress(ValueError):  # it is closed, or has no buffer any more
-                _forget_inherited(stream, null)
+                _forget_inherited(stream)
     watch_streams()
 
 
@@ -40,15 +40,38 @@ def watch_streams() -> None:
                 _flush_in_time(stream)
 
 
-def _inherited_streams() -> Iterator[Any]:
-    yield from (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+def _inherited_streams() -> list[Any]:
+    streams: list[Any] = [sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__]
     for reference in getattr(logging, "_handlerList", ()):
         handler = reference()
         if isinstance(handler, logging.StreamHandler):
-            yield handler.stream
+            streams.append(handler.stream)
+    return streams
 
 
-def _forget_inherited(stream: Any, null: io.FileIO) -> None:
+class _Nowhere(io.RawIOBase):
+    """What is written to it is gone."""
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return 0
+
+    def write(self, data: Any, /) -> int:
+        return len(data)
+
+
+_nowhere = _Nowhere()
+
+
+def _forget_inherited(stream: Any) -> None:
     """Drop what the host has in the stream's buffers, and the lock that a thread of it may hold.
 
     What is in the buffers the host will write itself. The lock was held, for ever as seen from
@@ -58,7 +81,7 @@ def _forget_inherited(stream: Any, null: io.FileIO) -> None:
     if type(buffer) not in (io.BufferedWriter, io.BufferedRandom) or buffer.raw.closed:
         return
     raw = buffer.raw
-    buffer.__init__(null)
+    buffer.__init__(_nowhere)
     try:
         stream.flush()
     finally:

@@ -7,7 +7,7 @@ import importlib.machinery
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,6 +82,10 @@ class FunctionState(NamedTuple):
         """Whether the function's attributes are others now."""
         function: FunctionType = self[0]
         return not _same_items(function.__dict__, self.attributes)
+
+
+# What the class's own `__new__` does, without the call: there may be thousands of functions.
+_new_state: Callable[[type[FunctionState], tuple[Any, ...]], FunctionState] = tuple.__new__
 
 
 class ClassState:
@@ -194,19 +198,23 @@ class Snapshot:
                 self._record(inner)
 
     def _record_function(self, function: FunctionType) -> None:
-        cells = closure_of(function)
+        cells = closure_of(function) if function.__closure__ else ()
         defaults, keyword_defaults = function.__defaults__, function.__kwdefaults__
-        self.functions[id(function)] = FunctionState(
-            function,
-            function.__code__,
-            defaults,
-            dict(keyword_defaults) if keyword_defaults else None,
-            cells,
-            dict(function.__dict__) or None,
+        self.functions[id(function)] = _new_state(
+            FunctionState,
+            (
+                function,
+                function.__code__,
+                defaults,
+                dict(keyword_defaults) if keyword_defaults else None,
+                cells,
+                dict(function.__dict__) or None,
+            ),
         )
-        for value in (*cells, *(defaults or ()), *(keyword_defaults or {}).values()):
-            if callable(value):
-                self._record(value)
+        if cells or defaults or keyword_defaults:
+            for value in (*cells, *(defaults or ()), *(keyword_defaults or {}).values()):
+                if callable(value):
+                    self._record(value)
 
     # ---- Asking ---------------------------------------------------------------------------------
 
@@ -322,15 +330,20 @@ def is_user_module(name: str, module: ModuleType) -> bool:
     """Whether a module belongs to the program, not to the standard library or a package."""
     if name == "__main__":
         return True
+    namespace = namespace_of(module)
+    spec, file = namespace.get("__spec__"), namespace.get("__file__")
+    known = _verdicts.get(name)
+    if known is not None and known[0] is spec and known[1] is file:
+        return known[2]
     top = name.partition(".")[0]
     if top in _NOT_USER:
         return False
-    spec = namespace_of(module).get("__spec__")
     if spec is not None and getattr(spec, "origin", None) in ("built-in", "frozen"):
         return False
-    file = namespace_of(module).get("__file__")
     if isinstance(file, str):
-        return not (file.startswith(_PREFIXES) or any(part in file for part in _PACKAGES))
+        of_user = not (file.startswith(_PREFIXES) or any(part in file for part in _PACKAGES))
+        _verdicts[name] = (spec, file, of_user)
+        return of_user
     # Extension modules make submodules that have no file: they belong where their package does.
     package = sys.modules.get(top)
     if package is not None and package is not module:
@@ -344,6 +357,9 @@ def is_user_class(cls: type) -> bool:
     module = sys.modules.get(name) if isinstance(name, str) else None
     return module is not None and is_a(module, ModuleType) and is_user_module(name, module)
 
+
+_verdicts: dict[str, tuple[object, str, bool]] = {}
+"""What `is_user_module` has found by a module's `__spec__` and `__file__`: each new pool asks."""
 
 _NOT_USER = frozenset(sys.builtin_module_names) | {"libpool", "__mp_main__"}
 _PACKAGES = ("/site-packages/", "/dist-packages/")

@@ -284,6 +284,7 @@ struct Workers {
     PyObject *stop;
     PyObject *registry;
     FunctionCache functions;
+    bool in_midst_of_fork; /* this process is the supervisor, see host.c */
     /* In a worker only. */
     PyObject *callables; /* reference -> callable that was unpickled from that block */
     uint64_t last_target;

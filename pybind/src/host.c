@@ -1,8 +1,7 @@
 /* How a worker hosts Python: the hooks of pool_host. The context is the Workers object, which is in
  * the worker too since it is a fork of the process that made the pool.
  *
- * The supervisor is such a fork too. There the interpreter is a frozen copy that holds its GIL and
- * runs nothing but what Python does around a fork. */
+ * The supervisor is such a fork too. There the interpreter is a frozen copy that runs nothing. */
 #include "core.h"
 
 #include <unistd.h>
@@ -95,15 +94,28 @@ static void host_acquire(void *context)
     PyEval_RestoreThread(workers->suspended);
 }
 
-static pid_t host_fork(void *Py_UNUSED(context))
+/* For Python the forks of the supervisor and, from it, of a worker are one: before it in the host,
+ * after it in the worker, which has what the interpreter was in the midst of the host's fork. The
+ * supervisor never comes out of it; what Python and the hooks of modules do in a new process costs
+ * as much as the fork itself, and all workers would wait for it. Where the supervisor is a program
+ * of its own, each worker is a fork of its interpreter. */
+static pid_t host_fork(void *context)
 {
-    PyOS_BeforeFork();
+    Workers *workers = context;
+    bool in_midst = workers->in_midst_of_fork;
+    bool from_host = !in_midst && !workers->handle->in_worker;
+    if (!in_midst)
+        PyOS_BeforeFork();
     pid_t child = fork();
     int error = errno;
-    if (child == 0)
+    if (child == 0 && from_host) {
+        workers->in_midst_of_fork = true;
+    } else if (child == 0) {
+        workers->in_midst_of_fork = false;
         PyOS_AfterFork_Child();
-    else
+    } else if (!in_midst) {
         PyOS_AfterFork_Parent();
+    }
     errno = error;
     return child;
 }

@@ -80,7 +80,6 @@ void simulation_setup(const struct simulation *simulation)
         free(pool->slots); /* of the execution before */
         memset(pool, 0, sizeof *pool);
         pool->workers = simulation->workers;
-        pool->spinners = 1;
         pool->role = role_of(i, simulation);
         pool->self = (uint16_t)(pool->role == ROLE_WORKER       ? i
                                 : pool->role == ROLE_SUPERVISOR ? simulation->workers + 1

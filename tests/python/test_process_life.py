@@ -212,6 +212,36 @@ def test_ctrl_c_while_pools_are_made_and_closed_leaves_no_process(
     assert code == 0
 
 
+def test_for_fork_hooks_a_worker_is_one_fork_of_the_host(host: Callable[..., Host]) -> None:
+    program = host(
+        """
+        import libpool
+
+        ran = []
+        os.register_at_fork(
+            before=lambda: ran.append("before"),
+            after_in_parent=lambda: ran.append("parent"),
+            after_in_child=lambda: ran.append("child"),
+        )
+
+        def what_ran():
+            return ran
+
+        with libpool.Pool(1) as pool:
+            print(ran, flush=True)
+            print(pool.apply(what_ran), flush=True)
+            try:
+                pool.apply(os._exit, (1,))
+            except libpool.WorkerDied:
+                print(pool.apply(what_ran), flush=True)  # in the one that replaced it
+        """
+    )
+    assert program.says() == "['before', 'parent']"
+    assert program.says() == "['before', 'child']"
+    assert program.says() == "['before', 'child']"
+    program.finish()
+
+
 def test_ctrl_c_while_the_supervisor_starts_is_the_hosts(host: Callable[..., Host]) -> None:
     program = host(
         """
