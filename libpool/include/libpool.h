@@ -320,6 +320,11 @@ POOL_API int pool_future_outcome(const struct pool_future *future, int *detail);
  * be NULL. */
 POOL_API int pool_future_result(const struct pool_future *future, const void **data, size_t *size);
 
+/* This process holds a block that came with the result of a job that has finished, see
+ * pool_job_reserve_with(), until pool_drop() or its death. -EINVAL: there is no such result, or the
+ * block is none of it. -ESTALE: the future was released. */
+POOL_API int pool_future_hold(const struct pool_future *future, uint64_t reference);
+
 /* The part that the job began last, see pool_job_part(), or a negative errno. */
 POOL_API int64_t pool_future_part(const struct pool_future *future);
 
@@ -370,6 +375,16 @@ POOL_API int pool_worker_index(void);
  * closed the pool's descriptors. Called again, the last call counts. */
 POOL_API void *pool_job_reserve(struct pool_job *job, size_t size);
 
+/* The same for a result that comes with `count` blocks, 1 to POOL_JOB_BLOCKS of those that this
+ * process has allocated by pool_alloc_own(), and has not dropped: they are the result's until the
+ * future is released, and longer as long as somebody holds them. This process holds them too, until
+ * pool_drop(), at once if it likes. Their references can be passed in the result, for
+ * pool_future_hold(). errno EINVAL: a block is none of these, or is some other result's already, or
+ * the job is a part of pool_map(). */
+#define POOL_JOB_BLOCKS 127
+POOL_API void *pool_job_reserve_with(struct pool_job *job, size_t size, const uint64_t *blocks,
+                                     size_t count);
+
 /* Copies `data` to the result: 0, or the negative of these. */
 POOL_API int pool_job_return(struct pool_job *job, const void *data, size_t size);
 
@@ -398,7 +413,8 @@ POOL_API const void *pool_job_argument(const struct pool_job *job, size_t *size)
  * longer as long as somebody holds it. Also in a job; a block allocated in a job outlives the
  * worker. */
 POOL_API int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memory);
-/* The same for this process alone, until pool_drop() or its death. pool_find() does not know it. */
+/* The same for this process alone, until pool_drop() or its death. It can be given away with a
+ * result: pool_job_reserve_with(). */
 POOL_API int pool_alloc_own(struct pool *pool, size_t size, uint64_t *reference, void **memory);
 POOL_API void pool_free(struct pool *pool, uint64_t reference);
 /* -EINVAL: no such block. Also in a job. */
@@ -413,7 +429,7 @@ POOL_API int pool_hold(struct pool *pool, uint64_t reference);
 POOL_API void pool_drop(struct pool *pool, uint64_t reference);
 
 /* The reference of the block in which `address` lies, and how far from its begin; 0 where there is
- * none. Also in a job. */
+ * none, or only one that is neither shared nor held by this process. Also in a job. */
 POOL_API uint64_t pool_find(struct pool *pool, const void *address, size_t *offset);
 
 /* ---- Functions as arguments ----------------------------------------------------------------- */

@@ -321,6 +321,13 @@ bool arena_is_shared(const struct arena *arena, block_ref ref)
                BLOCK_SHARED;
 }
 
+bool arena_is_attached(const struct arena *arena, block_ref ref, uint32_t job)
+{
+    return ref_valid(arena, ref) && ref_index(ref) < checked_count(arena, ref_class(ref)) &&
+           shared_load(word_of(arena, ref_class(ref), ref_index(ref)), ACQUIRE) ==
+               block_word(BLOCK_ATTACHED, job);
+}
+
 bool arena_is_held(const struct arena *arena, block_ref ref, uint16_t owner)
 {
     return ref_valid(arena, ref) && ref_index(ref) < checked_count(arena, ref_class(ref)) &&
@@ -364,6 +371,23 @@ bool arena_keep(struct arena *arena, block_ref ref, uint16_t owner)
     return pass_on(arena, ref, owner, block_word(BLOCK_RELEASED, stamp_of(arena, ref)));
 }
 
+bool arena_give(struct arena *arena, block_ref ref, uint16_t owner, uint32_t job)
+{
+    _Atomic uint64_t *at;
+    uint64_t word;
+
+    if (!arena_is_held(arena, ref, owner))
+        return false;
+    at = word_of(arena, ref_class(ref), ref_index(ref));
+    word = shared_load(at, ACQUIRE);
+    /* RELEASED -> ATTACHED: the bit stays until owner drops the block, so that nobody can have
+     * reclaimed it. Death before: the repair does; right after: it is the job's, which names it. */
+    while (word_state(word) == BLOCK_RELEASED)
+        if (shared_cas(at, &word, block_word(BLOCK_ATTACHED, job), ACQ_REL))
+            return true;
+    return false;
+}
+
 bool arena_free_held(struct arena *arena, block_ref ref, uint16_t owner)
 {
     return release(arena, ref, block_word(BLOCK_HELD, owner));
@@ -399,7 +423,8 @@ bool arena_free_attached(struct arena *arena, block_ref ref, uint32_t job)
 
     if (!ref_valid(arena, ref) || ref_index(ref) >= checked_count(arena, ref_class(ref)))
         return false;
-    /* Only the job's worker comes to hold it, before the job's end, which we come after. */
+    /* Only the job's worker comes to hold it, before the job's end, which we come after, and who
+     * collects the job, as we do. */
     if (!is_held(arena, ref))
         return release(arena, ref, word);
     /* ATTACHED -> RELEASED: one wins. */
@@ -465,7 +490,7 @@ void arena_drop(struct arena *arena, block_ref ref, uint16_t owner)
     reclaim(arena, ref);
 }
 
-block_ref arena_find(const struct arena *arena, const void *address)
+block_ref arena_find(const struct arena *arena, const void *address, uint16_t owner)
 {
     const unsigned char *at = address, *base = segment_at(arena->segment, 0);
     unsigned size_class;
@@ -478,7 +503,7 @@ block_ref arena_find(const struct arena *arena, const void *address)
         if ((uint64_t)(at - base) < c->blocks || offset >> class_bits(size_class) >= c->entries)
             continue;
         ref = block_ref_make(size_class, (uint32_t)(offset >> class_bits(size_class)));
-        return arena_is_shared(arena, ref) ? ref : 0;
+        return arena_is_shared(arena, ref) || arena_is_held(arena, ref, owner) ? ref : 0;
     }
     return 0;
 }

@@ -64,6 +64,7 @@ int arena_lookup(const struct arena *arena, block_ref ref, void **memory, uint64
 /* Whether a reference is that of a block which is SHARED now. */
 bool arena_is_shared(const struct arena *arena, block_ref ref);
 
+bool arena_is_attached(const struct arena *arena, block_ref ref, uint32_t job);
 /* Whether process `owner`, which asks, holds it. */
 bool arena_is_held(const struct arena *arena, block_ref ref, uint16_t owner);
 
@@ -75,6 +76,9 @@ bool arena_share(struct arena *arena, block_ref ref, uint16_t owner);
 /* HELD by owner -> RELEASED, held by owner: nobody else comes to hold it, and it is FREE when owner
  * drops it, or dies. */
 bool arena_keep(struct arena *arena, block_ref ref, uint16_t owner);
+/* RELEASED and held by owner, for who that is a block of its own -> ATTACHED to job, and held by
+ * owner still. */
+bool arena_give(struct arena *arena, block_ref ref, uint16_t owner, uint32_t job);
 
 /* -> FREE, if it is what the name says. False if it was not. The latter two wait for those who
  * hold it. */
@@ -87,8 +91,9 @@ bool arena_free_shared(struct arena *arena, block_ref ref);
 bool arena_hold(struct arena *arena, block_ref ref, uint16_t owner);
 /* ... and does so no more. */
 void arena_drop(struct arena *arena, block_ref ref, uint16_t owner);
-/* The SHARED block in whose memory an address lies, 0 if there is none. */
-block_ref arena_find(const struct arena *arena, const void *address);
+/* The block in whose memory an address lies, if it is SHARED or held by process `owner`, which asks;
+ * else 0. */
+block_ref arena_find(const struct arena *arena, const void *address, uint16_t owner);
 
 /* After the death of process `owner`: frees what it HELD, drops what it held of others, and
  * restores lost hints. */

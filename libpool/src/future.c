@@ -1,5 +1,6 @@
 /* What the submitter of a job does with it: wait, look, read, cancel, be told. */
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "atomic.h"
@@ -208,8 +209,15 @@ static int find_result(const struct pool_future *future, struct payload result, 
     if (result.kind == PAYLOAD_INLINE && (offset > JOB_INLINE || length > JOB_INLINE - offset))
         return -EBADMSG;
     if (result.kind == PAYLOAD_BLOCK) {
+        uint64_t trailer = payload_trailer(result), whole;
+
         error = arena_lookup(&future->pool->arena, result.block, &memory, &length);
-        if (error)
+        if (error || trailer > length)
+            return -EBADMSG;
+        whole = length - trailer;
+        if (trailer)
+            memcpy(&length, (unsigned char *)memory + whole, sizeof length);
+        if (trailer && length > whole)
             return -EBADMSG;
     }
     if (data)
@@ -242,6 +250,19 @@ int pool_future_result(const struct pool_future *future, const void **data, size
     default:
         return outcome;
     }
+}
+
+int pool_future_hold(const struct pool_future *future, uint64_t reference)
+{
+    struct pool *pool = future->pool;
+    int outcome = pool_future_outcome(future, NULL);
+
+    if (outcome != POOL_FINISHED)
+        return outcome < 0 ? outcome : -EINVAL;
+    if (!arena_is_attached(&pool->arena, reference, future->index))
+        return -EINVAL;
+    submit_touch(pool); /* before: if we die, the repair looks for what we hold */
+    return arena_hold(&pool->arena, reference, pool->self) ? 0 : -EINVAL;
 }
 
 int pool_future_cancel(const struct pool_future *future)

@@ -2,6 +2,7 @@
 #include "job.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "atomic.h"
 
@@ -126,22 +127,38 @@ int job_alloc(struct job_table *table, uint16_t owner, uint32_t *index)
     return extend(table, owner, index);
 }
 
-static void drop(struct job_table *table, _Atomic uint64_t *packed, uint32_t index)
+bool job_free_result(struct job_table *table, struct payload result, uint32_t index)
 {
-    struct payload payload = payload_unpack(shared_load(packed, RELAXED));
+    uint64_t trailer = payload_trailer(result), length, ref;
+    unsigned char *memory;
+    void *begin;
 
-    /* Attached to this very job, or the block has been freed before and is somebody else's. */
-    if (payload.kind == PAYLOAD_BLOCK)
-        arena_free_attached(table->arena, payload.block, index);
-    shared_store(packed, 0, RELAXED);
+    if (!arena_is_attached(table->arena, result.block, index))
+        return false;
+    /* The block that names the others goes last: whoever dies here leaves all of it to be done
+     * again. A reference that is damaged frees nothing but what is this job's. */
+    if (trailer && arena_lookup(table->arena, result.block, &begin, &length) == 0 &&
+        trailer <= length)
+        for (memory = begin; trailer > 8; trailer -= 8) {
+            memcpy(&ref, memory + length - trailer + 8, sizeof ref);
+            arena_free_attached(table->arena, ref, index);
+        }
+    return arena_free_attached(table->arena, result.block, index);
 }
 
 void job_drop_payloads(struct job_table *table, uint32_t index)
 {
     struct job *job = job_at(table, index);
+    struct payload argument = payload_unpack(shared_load(&job->argument, RELAXED));
+    struct payload result = payload_unpack(shared_load(&job->result, RELAXED));
 
-    drop(table, &job->argument, index);
-    drop(table, &job->result, index);
+    /* Attached to this very job, or the block has been freed before and is somebody else's. */
+    if (argument.kind == PAYLOAD_BLOCK)
+        arena_free_attached(table->arena, argument.block, index);
+    shared_store(&job->argument, 0, RELAXED);
+    if (result.kind == PAYLOAD_BLOCK)
+        job_free_result(table, result, index);
+    shared_store(&job->result, 0, RELAXED);
 }
 
 void job_free(struct job_table *table, uint32_t index, uint16_t owner)

@@ -56,10 +56,16 @@ struct payload {
     enum payload_kind kind;
     bool host;      /* argument: the job is for the interpreter host */
     bool options;   /* argument: the slot ends with struct job_options */
-    uint8_t size;   /* inline */
+    uint8_t size;   /* inline; of a result in a block: how many blocks come with it */
     uint16_t extra; /* argument: the submitter; result: status (int16_t), or wait status */
     block_ref block;
 };
+
+/* A result with blocks ends with their references, and its own size before them. */
+static inline uint64_t payload_trailer(struct payload result)
+{
+    return result.kind == PAYLOAD_BLOCK && result.size ? (1 + (uint64_t)result.size) * 8 : 0;
+}
 
 struct job {
     _Atomic uint64_t word;
@@ -147,6 +153,8 @@ int job_alloc(struct job_table *table, uint16_t owner, uint32_t *index);
 void job_free(struct job_table *table, uint32_t index, uint16_t owner);
 /* Frees the blocks of a job that the caller holds. */
 void job_drop_payloads(struct job_table *table, uint32_t index);
+/* Frees the block of a job's result, if it is attached, and those that come with it. */
+bool job_free_result(struct job_table *table, struct payload result, uint32_t index);
 
 /* HELD by owner -> QUEUED. Publishes what the owner wrote to the slot. */
 void job_queue(struct job_table *table, uint32_t index, unsigned flags);

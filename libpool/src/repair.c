@@ -27,7 +27,7 @@ static void drop_result(struct pool *pool, uint16_t owner, uint32_t index, int w
     struct payload died = {.kind = PAYLOAD_NONE, .extra = (uint16_t)wait_status};
     struct payload result = payload_unpack(shared_load(&job->result, RELAXED));
 
-    if (result.kind == PAYLOAD_BLOCK && !arena_free_attached(&pool->arena, result.block, index))
+    if (result.kind == PAYLOAD_BLOCK && !job_free_result(&pool->jobs, result, index))
         arena_free_held(&pool->arena, result.block, owner);
     shared_store(&job->result, payload_pack(died), RELAXED);
 }

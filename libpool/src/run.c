@@ -29,8 +29,10 @@ void run_end_copy(const struct pool *pool)
 
 static void drop_result(struct pool_job *job)
 {
-    if (job->result.kind == PAYLOAD_BLOCK)
-        arena_free_held(&job->pool->arena, job->result.block, job->pool->self);
+    struct pool *pool = job->pool;
+
+    if (job->result.kind == PAYLOAD_BLOCK && !job_free_result(&pool->jobs, job->result, job->index))
+        arena_free_held(&pool->arena, job->result.block, pool->self);
     job->result = (struct payload){.kind = PAYLOAD_NONE};
 }
 
@@ -54,6 +56,55 @@ static void *reserve_block(struct pool_job *job, size_t size)
     }
     job->result.kind = PAYLOAD_BLOCK;
     return memory;
+}
+
+/* The result's block is the job's from here on, as worker_run() does it at the end of others, and
+ * so are those that come with it. Death in between: the repair frees what it finds attached; the
+ * others the dead held. */
+static int give(struct pool_job *job, unsigned char *trailer, size_t size, const uint64_t *blocks)
+{
+    struct pool *pool = job->pool;
+    struct job *slot = job_at(&pool->jobs, job->index);
+    uint64_t length = size;
+    uint8_t i;
+
+    memcpy(trailer, &length, sizeof length);
+    memcpy(trailer + sizeof length, blocks, job->result.size * sizeof *blocks);
+    shared_store(&slot->result, payload_pack(job->result), RELEASE);
+    arena_attach(&pool->arena, job->result.block, pool->self, job->index);
+    for (i = 0; i < job->result.size; i++) {
+        void *memory;
+
+        if (!arena_give(&pool->arena, blocks[i], pool->self, job->index) ||
+            arena_lookup(&pool->arena, blocks[i], &memory, &length) != 0)
+            return -EINVAL;
+        job->returned += length;
+    }
+    return 0;
+}
+
+void *pool_job_reserve_with(struct pool_job *job, size_t size, const uint64_t *blocks, size_t count)
+{
+    size_t begin = (size + 7) & ~(size_t)7;
+    unsigned char *memory = NULL;
+
+    if (count == 0)
+        return pool_job_reserve(job, size);
+    if (is_copy(job->pool) || job->slice || count > POOL_JOB_BLOCKS || begin < size) {
+        errno = is_copy(job->pool) ? EXDEV : EINVAL;
+        return NULL;
+    }
+    drop_result(job);
+    job->returned = size;
+    memory = reserve_block(job, begin + (1 + count) * sizeof *blocks);
+    if (!memory)
+        return NULL;
+    job->result.size = (uint8_t)count;
+    if (give(job, memory + begin, size, blocks) == 0)
+        return memory;
+    drop_result(job);
+    errno = EINVAL;
+    return NULL;
 }
 
 void *pool_job_reserve(struct pool_job *job, size_t size)
@@ -236,7 +287,7 @@ void worker_run(struct pool *pool, uint32_t index, uint32_t generation)
     /* First the slot names the block, then the block is the job's, then the job ends. Death in
      * between leaves a running job, whose result the repair frees: as held, or as attached. */
     shared_store(&slot->result, payload_pack(job.result), RELEASE);
-    if (job.result.kind == PAYLOAD_BLOCK)
+    if (job.result.kind == PAYLOAD_BLOCK && !job.result.size)
         arena_attach(&pool->arena, job.result.block, pool->self, index);
     error = schedule_end(pool, index, generation, pool->self, JOB_FINISHED);
     if (error)
@@ -244,7 +295,7 @@ void worker_run(struct pool *pool, uint32_t index, uint32_t generation)
     if (error == -ECANCELED)
         await_death(pool);
     if (error && job.result.kind == PAYLOAD_BLOCK)
-        arena_free_attached(&pool->arena, job.result.block, index);
+        job_free_result(&pool->jobs, job.result, index);
     if (job.options)
         pool->timed--;
     schedule_pop(pool);

@@ -86,7 +86,7 @@ void pool_drop(struct pool *pool, uint64_t reference)
 
 uint64_t pool_find(struct pool *pool, const void *address, size_t *offset)
 {
-    block_ref ref = pool_usable(pool) == -EXDEV ? 0 : arena_find(&pool->arena, address);
+    block_ref ref = pool_usable(pool) == -EXDEV ? 0 : arena_find(&pool->arena, address, pool->self);
     uint64_t length;
     void *memory;
 

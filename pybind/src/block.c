@@ -4,8 +4,8 @@
  * A shared block has at most one Block in a process. The host's owns it: when nobody refers to it
  * any more, the block is freed. Until then it is *pinned* by the futures of the jobs to which it
  * was sent, so that a worker which begins such a job finds it, and holds it from then on as long as
- * it needs it. What a worker allocates it holds itself, and nobody else can open it: it is gone
- * with the worker. */
+ * it needs it. What a worker allocates is its own: nobody else can open it, and it is gone with the
+ * worker, unless it is given with a result. Then whoever reads that holds it, too. */
 #include "core.h"
 
 #define FEW_ORPHANS 16
@@ -80,17 +80,22 @@ Block *block_alloc(Workers *workers, size_t size)
         errors_set_submit(workers, error, size);
         return NULL;
     }
-    return register_block(handle, reference, !handle->in_worker, memory, size);
+    Block *block = register_block(handle, reference, !handle->in_worker, memory, size);
+    if (block)
+        block->own = handle->in_worker;
+    return block;
 }
 
-Block *block_open(Handle *handle, uint64_t reference)
+Block *block_open(Handle *handle, uint64_t reference, const struct pool_future *job)
 {
     Block *block = registered(handle, reference);
     if (block)
         return (Block *)Py_NewRef((PyObject *)block);
     size_t size;
     void *memory;
-    int error = handle->in_worker ? pool_hold(handle->pool, reference) : -EINVAL;
+    int error = job                 ? pool_future_hold(job, reference)
+                : handle->in_worker ? pool_hold(handle->pool, reference)
+                                    : -EINVAL;
     if (error < 0) {
         PyErr_SetString(PyExc_ValueError, "a job refers to shared memory that is no longer there");
         return NULL;
@@ -147,7 +152,7 @@ static void leave_to_pool(PyObject *blocks)
 {
     for (Py_ssize_t i = 0; blocks && i < PyTuple_GET_SIZE(blocks); i++)
         if (PyTuple_GET_ITEM(blocks, i) != Py_None)
-            ((Block *)PyTuple_GET_ITEM(blocks, i))->owned = false;
+            ((Block *)PyTuple_GET_ITEM(blocks, i))->left = true;
 }
 
 /* Releases a job that has no future any more, and what it needed. */
@@ -287,10 +292,12 @@ static void block_dealloc(PyObject *self)
     if (block->reference) {
         if (block->key)
             unregister(block);
-        if (block->owned)
+        if (block->left)
+            (void)pool; /* a job may need it still */
+        else if (block->owned)
             pool_free(pool, block->reference);
         else
-            pool_drop(pool, block->reference); /* nothing, where a job may need it still */
+            pool_drop(pool, block->reference);
     }
     if (block->owns_job)
         pool_future_release(&block->job);

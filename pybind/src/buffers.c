@@ -4,13 +4,15 @@
  * that it lies in.
  *
  * A payload with buffers is: how many (4 bytes), the length of the pickle (8), for each buffer its
- * length (8, the highest bit: read-only), the reference of the shared block that it lies in and how
- * far from the block's begin (8 and 8; 0: it is here), then the pickle, and the buffers. */
+ * length (8, the highest bits: read-only, private), the reference of the block that it lies in and
+ * how far from the block's begin (8 and 8; 0: it is here), then the pickle, and the buffers. */
 #include "core.h"
 
 /* What vector instructions like. Relative to the payload's memory, which has it too. */
 #define ALIGNMENT 64
 #define READ_ONLY (UINT64_C(1) << 63)
+#define PRIVATE (UINT64_C(1) << 62)
+#define LENGTH (PRIVATE - 1)
 #define HEADER 12
 #define ENTRY 24
 
@@ -26,6 +28,7 @@ int buffers_begin(Buffers *buffers, Handle *handle)
     Core *core = handle->core;
     buffers->list = PyList_New(0);
     buffers->blocks = NULL;
+    buffers->given = 0;
     Collector *collector = (Collector *)core->collector_type->tp_alloc(core->collector_type, 0);
     buffers->collector = (PyObject *)collector;
     if (!buffers->list || !collector) {
@@ -115,6 +118,22 @@ static Block *nth_block(const Buffers *buffers, Py_ssize_t i)
     return block == Py_None ? NULL : (Block *)block;
 }
 
+/* Whether the block goes by reference: 1 or 0, or -1 with an exception. */
+static int goes(Buffers *buffers, const Block *block, PyObject *known)
+{
+    if (!known)
+        return !block->own && !block->private;
+    if (!block->own)
+        return PySequence_Contains(known, (PyObject *)(uintptr_t)block);
+    for (size_t i = 0; i < buffers->given; i++)
+        if (buffers->gifts[i] == block->reference)
+            return 1;
+    if (buffers->given == POOL_JOB_BLOCKS)
+        return 0;
+    buffers->gifts[buffers->given++] = block->reference;
+    return 1;
+}
+
 int buffers_finish(Buffers *buffers, Handle *handle, PyObject *known)
 {
     Py_ssize_t count = PyList_GET_SIZE(buffers->list);
@@ -122,13 +141,10 @@ int buffers_finish(Buffers *buffers, Handle *handle, PyObject *known)
     Py_CLEAR(buffers->collector);
     for (Py_ssize_t i = 0; i < count; i++) {
         Block *block = block_at(handle, nth(buffers, i)->buf, &offset);
-        if (block && known) {
-            int found = PySequence_Contains(known, (PyObject *)block);
-            if (found < 0)
-                return -1;
-            block = found ? block : NULL;
-        }
-        if (!block)
+        int by_reference = block ? goes(buffers, block, known) : 0;
+        if (by_reference < 0)
+            return -1;
+        if (!by_reference)
             continue;
         if (!buffers->blocks) {
             buffers->blocks = PyTuple_New(count);
@@ -141,6 +157,18 @@ int buffers_finish(Buffers *buffers, Handle *handle, PyObject *known)
         PyTuple_SET_ITEM(buffers->blocks, i, Py_NewRef((PyObject *)block));
     }
     return 0;
+}
+
+void buffers_keep(Buffers *buffers)
+{
+    for (Py_ssize_t i = 0; buffers->given && i < PyTuple_GET_SIZE(buffers->blocks); i++) {
+        Block *block = nth_block(buffers, i);
+        if (block && block->own) {
+            PyTuple_SET_ITEM(buffers->blocks, i, Py_NewRef(Py_None));
+            Py_DECREF((PyObject *)block);
+        }
+    }
+    buffers->given = 0;
 }
 
 size_t buffers_end(const Buffers *buffers, size_t offset, size_t pickle_size)
@@ -159,6 +187,7 @@ static void write_entry(const Buffers *buffers, Py_ssize_t i, uint8_t *out)
     const Block *block = nth_block(buffers, i);
     uint64_t entry[3] = {(uint64_t)view->len | (view->readonly ? READ_ONLY : 0)};
     if (block) {
+        entry[0] |= block->private ? PRIVATE : 0;
         entry[1] = block->reference;
         entry[2] = (uint64_t)((const uint8_t *)view->buf - block->memory);
     }
@@ -218,14 +247,17 @@ static PyObject *viewed(PyObject *exporter, size_t begin, size_t size, bool read
     return memory;
 }
 
-/* One that lies in a shared block. */
-static PyObject *referred(const Source *source, uint64_t reference, uint64_t begin, size_t size,
+/* One that lies in another block. */
+static PyObject *referred(const Source *source, const uint64_t entry[3], size_t size,
                           bool read_only)
 {
-    Block *block = block_open(source->handle, reference);
+    size_t begin = entry[2];
+    Block *block = block_open(source->handle, entry[1], source->job);
     if (!block)
         return NULL;
     PyObject *memory = NULL;
+    /* A worker's nested job may outlive it, and then nobody else had what the worker passed on. */
+    block->private |= source->job && ((entry[0] & PRIVATE) || source->handle->in_worker);
     if (begin > block->size || size > block->size - begin)
         damaged();
     else if (!source->opened || PyList_Append(source->opened, (PyObject *)block) == 0)
@@ -238,10 +270,10 @@ static PyObject *read_buffer(const Source *source, Reader *reader, const uint8_t
 {
     uint64_t entry[3];
     memcpy(entry, at, ENTRY);
-    size_t size = entry[0] & ~READ_ONLY;
+    size_t size = entry[0] & LENGTH;
     bool read_only = source->read_only || (entry[0] & READ_ONLY);
     if (entry[1])
-        return source->handle ? referred(source, entry[1], entry[2], size, read_only) : damaged();
+        return source->handle ? referred(source, entry, size, read_only) : damaged();
     size_t offset = (size_t)(reader->next - source->memory);
     if (!codec_take(reader, aligned(offset) - offset))
         return NULL;

@@ -435,6 +435,8 @@ typedef struct Buffers {
     PyObject *list;      /* of memoryviews; NULL: there are none */
     PyObject *collector; /* adds to it, during the pickling */
     PyObject *blocks;    /* tuple: the Block that each lies in, or None. NULL: none does */
+    size_t given;        /* how many blocks of this worker's own are among these: */
+    uint64_t gifts[POOL_JOB_BLOCKS]; /* their references */
 } Buffers;
 
 /* The buffer_callback for pickle. */
@@ -446,20 +448,23 @@ typedef struct Collector {
 
 /* Where a payload with buffers is read from. */
 typedef struct Source {
-    PyObject *exporter;    /* of the memory in which it begins */
-    const uint8_t *memory; /* which is here */
-    Handle *handle;        /* where to find shared blocks; NULL: there may be none */
-    PyObject *opened;      /* a list to which the Blocks that were found are added, or NULL */
-    bool copy;             /* what lies in the payload is copied, not viewed */
-    bool read_only;        /* all is */
+    PyObject *exporter;            /* of the memory in which it begins */
+    const uint8_t *memory;         /* which is here */
+    Handle *handle;                /* where to find shared blocks; NULL: there may be none */
+    const struct pool_future *job; /* of a result: whose it is */
+    PyObject *opened; /* a list to which the Blocks that were found are added, or NULL */
+    bool copy;        /* what lies in the payload is copied, not viewed */
+    bool read_only;   /* all is */
 } Source;
 
 extern PyType_Spec collector_spec;
 /* Before the pickling. 0, or -1 with an exception. */
 int buffers_begin(Buffers *buffers, Handle *handle);
-/* After it: finds out what lies in shared blocks: in those of the sequence `known`, or, if that is
- * NULL, in any. */
+/* After it: finds out what lies in shared blocks. In a result these are the sequence `known` and this
+ * worker's own, which are to be given with it; in an argument, where that is NULL, all others. */
 int buffers_finish(Buffers *buffers, Handle *handle, PyObject *known);
+/* Has the worker keep what it was to give: a copy is sent. */
+void buffers_keep(Buffers *buffers);
 void buffers_clear(Buffers *buffers);
 /* Where in the memory a payload ends that begins at `offset`. */
 size_t buffers_end(const Buffers *buffers, size_t offset, size_t pickle_size);
@@ -477,6 +482,9 @@ struct Block {
     uint64_t reference; /* that of a block, which this process holds, or */
     PyObject *key;      /* `reference` as an int, in Handle.blocks; NULL: it is not there */
     bool owned;         /* will free */
+    bool own;           /* this worker allocated it, and may give it to whom a result goes */
+    bool private;       /* what others get is a copy, as of any memory */
+    bool left;          /* neither freed nor dropped here, but at the pool's end */
     bool owns_job;      /* that of the result of `job`, which this object releases */
     struct pool_future job;
 };
@@ -487,8 +495,8 @@ Block *block_new(Handle *handle, void *memory, size_t size);
 bool block_in_use(const Block *block);
 /* A new shared block. */
 Block *block_alloc(Workers *workers, size_t size);
-/* The shared block with this reference, which a job got or returned. */
-Block *block_open(Handle *handle, uint64_t reference);
+/* The block with this reference, which a job got, or returned: then `job` is that one. */
+Block *block_open(Handle *handle, uint64_t reference, const struct pool_future *job);
 /* The shared block in which `address` lies. Borrowed; NULL, without an exception, if in none. */
 Block *block_at(Handle *handle, const void *address, size_t *offset);
 /* Keeps `blocks`, a tuple, until the future's job has ended. */

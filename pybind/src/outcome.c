@@ -33,12 +33,13 @@ double outcome_spent(uint16_t spent)
     return highest + highest * (spent & 0x3ff) / 0x400;
 }
 
-static PyObject *decode_buffers(Reader *reader)
+static PyObject *decode_buffers(Future *future, Reader *reader)
 {
     Handle *handle = reader->handle;
     const uint8_t *begin = reader->begin;
     Block *block = block_new(handle, (uint8_t *)(uintptr_t)begin, (size_t)(reader->end - begin));
-    Source source = {.exporter = (PyObject *)block, .memory = begin, .handle = handle};
+    struct pool_future job = future_job(future);
+    Source source = {.exporter = (PyObject *)block, .memory = begin, .handle = handle, .job = &job};
     Py_XSETREF(reader->block, block);
     return block ? buffers_loads(&source, reader) : NULL;
 }
@@ -99,7 +100,7 @@ static PyObject *decode(Future *future, Reader *reader, int *state)
         case TAG_PICKLE:
             return pickle_loads(core, reader->next, left, NULL);
         case TAG_BUFFERS:
-            return decode_buffers(reader);
+            return decode_buffers(future, reader);
         case TAG_EXCEPTION:
             *state = FUTURE_EXCEPTION;
             return exception_of(core, reader->next, left);

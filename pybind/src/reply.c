@@ -77,11 +77,16 @@ int reply_exception(Reply *reply)
 }
 
 /* The buffers are aligned relative to the begin of the job's memory. */
-static int reply_buffers(Reply *reply, PyObject *pickled, const Buffers *buffers, Py_ssize_t *size)
+static int reply_buffers(Reply *reply, PyObject *pickled, Buffers *buffers, Py_ssize_t *size)
 {
     size_t length = (size_t)PyBytes_GET_SIZE(pickled), begin = reply->header_size + 1;
     *size = (Py_ssize_t)buffers_end(buffers, begin, length);
-    uint8_t *out = pool_job_reserve(reply->job, (size_t)*size);
+    uint8_t *out = pool_job_reserve_with(reply->job, (size_t)*size, buffers->gifts, buffers->given);
+    if (!out && errno == EINVAL && buffers->given) {
+        /* One is some other result's, that nobody has collected. */
+        buffers_keep(buffers);
+        return reply_buffers(reply, pickled, buffers, size);
+    }
     if (!out)
         return -errno;
     memcpy(out, reply->header, reply->header_size);

@@ -200,7 +200,7 @@ static void a_workers_own_block_is_free_after_its_death(void)
     a_worker_dies_with_what_it_has(job_alloc_and_die, 1);
 }
 
-static void a_block_of_ones_own_is_not_found_by_its_address(void)
+static void a_block_of_ones_own_is_found_by_its_address_until_it_is_dropped(void)
 {
     struct pool *pool = harness_pool(1, LIMIT);
     int i, room = fill(pool, 16);
@@ -213,12 +213,13 @@ static void a_block_of_ones_own_is_not_found_by_its_address(void)
         REQUIRE(pool_alloc_own(pool, LARGE, &reference, &memory), 0);
         EXPECT(pool_lookup(pool, reference, &found, &size), 0);
         EXPECT(found == memory, true);
-        EXPECT(pool_find(pool, memory, &size), 0);
+        EXPECT(pool_find(pool, (char *)memory + 7, &size) == reference && size == 7, true);
         memset(memory, 3, LARGE);
         pool_free(pool, reference); /* nothing: it is not shared */
         fill(pool, 4);
         EXPECT(((unsigned char *)memory)[LARGE - 1], 3);
         pool_drop(pool, reference);
+        EXPECT(pool_find(pool, memory, &size), 0);
     }
     EXPECT(fill(pool, 16), room);
     pool_destroy(pool);
@@ -309,7 +310,7 @@ static const struct harness_test tests[] = {
     TEST(the_last_holder_frees_it),
     TEST(a_held_block_is_free_after_its_holders_death),
     TEST(a_workers_own_block_is_free_after_its_death),
-    TEST(a_block_of_ones_own_is_not_found_by_its_address),
+    TEST(a_block_of_ones_own_is_found_by_its_address_until_it_is_dropped),
     TEST(a_job_keeps_its_argument),
     TEST(a_small_argument_is_in_no_block),
     TEST(the_host_holds_blocks_too),

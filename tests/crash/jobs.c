@@ -22,18 +22,18 @@ static uint32_t number_of(const void *argument)
     return number;
 }
 
-int job_invert(struct pool_job *job, const void *argument, size_t size)
+static int invert(const unsigned char *from, unsigned char *to, size_t size)
 {
-    const unsigned char *from = argument;
-    unsigned char *to;
     size_t i;
 
-    to = pool_job_reserve(job, size);
-    if (!to)
-        return -ENOMEM;
-    for (i = 0; i < size; i++)
+    for (i = 0; to && i < size; i++)
         to[i] = from[i] ^ 0xff;
-    return 0;
+    return to ? 0 : -ENOMEM;
+}
+
+int job_invert(struct pool_job *job, const void *argument, size_t size)
+{
+    return invert(argument, pool_job_reserve(job, size), size);
 }
 
 bool argument_is_inverted(const void *data, size_t size, uint32_t number, size_t wanted)
@@ -134,7 +134,7 @@ int job_keep(struct pool_job *job, const void *argument, size_t size)
     error = pool_alloc_own(pool_current(), size, &own, &memory);
     if (!error) {
         memcpy(memory, argument, size);
-        error = job_invert(job, memory, size);
+        error = invert(memory, pool_job_reserve_with(job, size, &own, 1), size);
         pool_drop(pool_current(), own);
     }
     pool_drop(pool_current(), kept);

@@ -34,7 +34,8 @@ int job_triple(struct pool_job *job, const void *argument, size_t size);
 int job_read_shared(struct pool_job *job, const void *argument, size_t size);
 /* The same, holding it meanwhile. */
 int job_hold_shared(struct pool_job *job, const void *argument, size_t size);
-/* As job_invert(), of a copy in a block of its own; keeps that and the argument meanwhile. */
+/* As job_invert(), of a copy in a block of its own, which it gives with the result; keeps the
+ * argument meanwhile. */
 int job_keep(struct pool_job *job, const void *argument, size_t size);
 
 #endif

@@ -31,8 +31,8 @@ HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent.parent / "libpool" / "src"
 INCLUDE = HERE.parent.parent / "libpool" / "include"
 LAYERS = (
-    "ring freemap arena job wake schedule run worker queue submit many future wait repair".split()
-)
+    "ring freemap arena job wake schedule run worker queue submit many shared future wait repair"
+).split()
 EXPLORER = "explore states report stubs".split()
 FLAGS = (
     "-std=c11 -D_GNU_SOURCE -DPOOL_EXPLORE -O2 -w -U_FORTIFY_SOURCE -fno-strict-aliasing -pthread"

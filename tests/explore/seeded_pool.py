@@ -192,7 +192,7 @@ POOL_MUTANTS = [
         (
             (
                 """\
-    if (result.kind == PAYLOAD_BLOCK && !arena_free_attached(&pool->arena, result.block, index))
+    if (result.kind == PAYLOAD_BLOCK && !job_free_result(&pool->jobs, result, index))
         arena_free_held(&pool->arena, result.block, owner);
 """,
                 "    (void)result, (void)owner;\n",
@@ -207,19 +207,65 @@ POOL_MUTANTS = [
         (
             (
                 """\
-    if (job.result.kind == PAYLOAD_BLOCK)
+    if (job.result.kind == PAYLOAD_BLOCK && !job.result.size)
         arena_attach(&pool->arena, job.result.block, pool->self, index);
     error = schedule_end(pool, index, generation, pool->self, JOB_FINISHED);
 """,
                 """\
     error = schedule_end(pool, index, generation, pool->self, JOB_FINISHED);
-    if (job.result.kind == PAYLOAD_BLOCK)
+    if (job.result.kind == PAYLOAD_BLOCK && !job.result.size)
         arena_attach(&pool->arena, job.result.block, pool->self, index);
 """,
             ),
         ),
         POOL,
         "1 worker, 1 job in blocks",
+    ),
+    Mutant(
+        "a result is freed before the blocks that it names",
+        "job.c",
+        (
+            (
+                "    /* The block that names the others goes last",
+                "    arena_free_attached(table->arena, result.block, index);\n"
+                "    /* The block that names the others goes last",
+            ),
+        ),
+        POOL,
+        "1 worker, 1 job that gives a block to nobody; a death",
+    ),
+    Mutant(
+        "blocks are given before the slot names the result",
+        "run.c",
+        (
+            (
+                """\
+    shared_store(&slot->result, payload_pack(job->result), RELEASE);
+    arena_attach(&pool->arena, job->result.block, pool->self, job->index);
+    for (i""",
+                """\
+    (void)slot;
+    arena_attach(&pool->arena, job->result.block, pool->self, job->index);
+    for (i""",
+            ),
+        ),
+        POOL,
+        "1 worker, 1 job that gives a block; a death",
+    ),
+    Mutant(
+        "a block that was given is freed with the result although the host holds it",
+        "arena.c",
+        (
+            (
+                """\
+    if (!is_held(arena, ref))
+        return release(arena, ref, word);
+""",
+                "    return release(arena, ref, word);\n",
+            ),
+        ),
+        POOL,
+        "1 worker, 1 job that gives a block",
     ),
     Mutant(
         "the stack entry is written after the claim",

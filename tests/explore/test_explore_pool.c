@@ -11,6 +11,7 @@
 #include "simulation.h"
 
 #define JOBS_MAX 4
+#define BLOCK 300 /* bytes of a block that comes with a result */
 
 enum kind {
     COLLECT,  /* submit all, wait for each, read its result */
@@ -19,6 +20,8 @@ enum kind {
     CANCEL,   /* submit all, cancel each, wait for each */
     NESTED,   /* submit jobs that submit a job and wait for it */
     RETRY,    /* submit all, each to be run again once if its worker dies, wait for each */
+    GIVE,     /* submit all, whose results come with a block, hold these, release, look at them */
+    DROP,     /* the same, without futures */
     BESIDE    /* submit a nested job, whose inner one waits until another has begun, which has a
                  time limit, so that a worker that waits does not take it */
 };
@@ -53,6 +56,28 @@ static void announce(_Atomic uint32_t *word)
 
 /* ---- The jobs ---- */
 
+static bool gives(void)
+{
+    return variant->kind == GIVE || variant->kind == DROP;
+}
+
+/* A result of one reference, of a block that comes with it. */
+static void *give(struct pool_job *job, int number)
+{
+    uint64_t reference;
+    void *memory, *result;
+
+    if (pool_alloc_own(pool_current(), BLOCK, &reference, &memory) != 0)
+        explore_fail("no room for a block");
+    memset(memory, number + 100, BLOCK);
+    result = pool_job_reserve_with(job, sizeof reference, &reference, 1);
+    if (result)
+        memcpy(result, &reference, sizeof reference);
+    /* From here on it is the result's alone. */
+    pool_drop(pool_current(), reference);
+    return result;
+}
+
 static int work(struct pool_job *job, const void *argument, size_t length)
 {
     unsigned char number;
@@ -68,10 +93,11 @@ static int work(struct pool_job *job, const void *argument, size_t length)
     } else if (variant->kind == BESIDE && number == 1) {
         announce(other_begun);
     }
-    result = pool_job_reserve(job, variant->size);
+    result = gives() ? give(job, number) : pool_job_reserve(job, variant->size);
     if (!result)
         explore_fail("no room for a result");
-    memset(result, number + 100, variant->size);
+    if (!gives())
+        memset(result, number + 100, variant->size);
     runs[number]++;
     return 0;
 }
@@ -87,6 +113,32 @@ static int submit(struct pool *pool, pool_function function, int number, struct 
         options.timeout = 1;
     memset(argument, number, variant->size);
     return pool_submit_with(pool, &options, function, argument, variant->size, future);
+}
+
+/* Takes what came with the result, and leaves the future for it. */
+static void take(const struct pool_future *future, int number)
+{
+    uint64_t reference, other;
+    const void *data;
+    size_t length;
+    void *memory, *others;
+
+    if (pool_future_result(future, &data, &length) != 0 || length != sizeof reference)
+        explore_fail("a finished job has no result");
+    memcpy(&reference, data, sizeof reference);
+    if (pool_future_hold(future, reference) != 0)
+        explore_fail("what came with a result can't be held");
+    pool_future_release(future);
+    if (pool_lookup(future->pool, reference, &memory, &length) != 0 || length != BLOCK)
+        explore_fail("what came with a result is not there");
+    explore_operation();
+    if (pool_alloc_own(future->pool, BLOCK, &other, &others) == 0) {
+        memset(others, 0, BLOCK);
+        pool_drop(future->pool, other);
+    }
+    if (*(unsigned char *)memory != number + 100)
+        explore_fail("what came with a result is another's");
+    pool_drop(future->pool, reference);
 }
 
 static void check_result(const struct pool_future *future, int number)
@@ -106,7 +158,9 @@ static void collect(const struct pool_future *future, int number)
     int detail = 0;
 
     outcome[number] = pool_future_outcome(future, &detail);
-    if (outcome[number] == POOL_FINISHED)
+    if (outcome[number] == POOL_FINISHED && gives())
+        take(future, number);
+    else if (outcome[number] == POOL_FINISHED)
         check_result(future, number);
     else if (!(outcome[number] == POOL_DIED && detail == 9) && outcome[number] != POOL_CANCELLED)
         explore_fail("a job ended in a way that it can't");
@@ -137,6 +191,11 @@ static int nest(struct pool_job *job, const void *argument, size_t length)
 static bool nests(int number)
 {
     return variant->kind == NESTED || (variant->kind == BESIDE && number == 0);
+}
+
+static bool is_detached(void)
+{
+    return variant->kind == DETACHED || variant->kind == DROP;
 }
 
 /* ---- The host ---- */
@@ -174,29 +233,42 @@ static void host(struct pool *pool)
     for (i = 0; i < variant->jobs; i++) {
         if (variant->kind == BESIDE && i == 1)
             await(inner_begun);
-        if (submit(pool, nests(i) ? nest : work, i,
-                   variant->kind == DETACHED ? NULL : &futures[i]) != 0)
+        if (submit(pool, nests(i) ? nest : work, i, is_detached() ? NULL : &futures[i]) != 0)
             explore_fail("a submit failed");
     }
     if (variant->kind == NOTIFY)
         be_told(pool, futures);
     for (i = 0; i < variant->jobs && variant->kind == CANCEL; i++)
         pool_future_cancel(&futures[i]);
-    for (i = 0; i < variant->jobs && variant->kind != DETACHED && variant->kind != NOTIFY; i++)
+    for (i = 0; i < variant->jobs && !is_detached() && variant->kind != NOTIFY; i++)
         wait_and_collect(&futures[i], i);
     simulation_close(pool);
 }
 
 /* ---- The scenario ---- */
 
+/* They exist and have their hints: there are so few that, while one worker makes them, another would
+ * find that there can be no more. */
+static void make_blocks(void)
+{
+    struct pool *pool = simulation_pool(0);
+    block_ref small, large;
+
+    arena_alloc(&pool->arena, JOB_HOST, 1, &small);
+    arena_alloc(&pool->arena, JOB_HOST, BLOCK, &large);
+    arena_free_held(&pool->arena, small, JOB_HOST);
+    arena_free_held(&pool->arena, large, JOB_HOST);
+}
+
 static void setup(void)
 {
     struct simulation layout = {
         .workers = variant->workers, .ring_bits = 1, .jobs = 8, .block_largest = 1024};
-
     memset(runs, 0, sizeof runs);
     memset(outcome, 0, sizeof outcome);
     simulation_setup(&layout);
+    if (gives())
+        make_blocks();
     inner_begun = simulation_word();
     other_begun = inner_begun + 1;
 }
@@ -220,7 +292,7 @@ static void check(void)
         died += outcome[i] == POOL_DIED;
         missing += runs[i] == 0;
         again += runs[i] > 1;
-        if (outcome[i] == 0 && variant->kind != DETACHED)
+        if (outcome[i] == 0 && !is_detached())
             explore_fail("a job never ended");
         if (outcome[i] == POOL_FINISHED && runs[i] == 0)
             explore_fail("a job finished and never ran");
@@ -229,7 +301,7 @@ static void check(void)
     }
     if (variant->kind == RETRY ? again > deaths || (deaths < 2 && died) : again > 0)
         explore_fail("a job ran too often, or not again");
-    if (variant->kind == DETACHED ? missing > deaths : died > deaths)
+    if (is_detached() ? missing > deaths : died > deaths)
         explore_fail("a death cost more than the job that was running");
     simulation_check_free();
 }
@@ -270,6 +342,11 @@ int main(int argc, char **argv)
         {"1 worker, a nested job", NESTED, 1, 1, 8, 0, 3, false},
         {"2 workers, a nested job", NESTED, 2, 1, 8, 0, 2, false},
         {"3 workers, a nested job beside another", BESIDE, 3, 2, 8, 0, 1, false},
+        {"1 worker, 1 job that gives a block", GIVE, 1, 1, 8, 0, 4, false},
+        {"2 workers, 2 jobs that give blocks", GIVE, 2, 2, 8, 0, 1, false},
+        {"1 worker, 1 job that gives a block; a death", GIVE, 1, 1, 8, 1, 1, false},
+        {"1 worker, 1 job that gives a block to nobody; a death", DROP, 1, 1, 8, 1, 1, false},
+        {"2 workers, 2 jobs that give blocks; a death", GIVE, 2, 2, 8, 1, 0, false},
         {"1 worker, 1 job; a death", COLLECT, 1, 1, 8, 1, 2, false},
         {"1 worker, 1 job in blocks; a death", COLLECT, 1, 1, 200, 1, 1, false},
         {"2 workers, 2 jobs; a death", COLLECT, 2, 2, 8, 1, 0, false},
@@ -296,6 +373,8 @@ int main(int argc, char **argv)
         {"2 workers, 3 jobs; a death", COLLECT, 2, 3, 8, 1, 1, true},
         {"2 workers, 2 nested jobs; a death", NESTED, 2, 2, 8, 1, 0, true},
         {"2 workers, 2 jobs; 2 deaths", COLLECT, 2, 2, 8, 2, 0, true},
+        {"more 1 worker, 1 job that gives a block; a death", GIVE, 1, 1, 8, 1, 3, true},
+        {"more 2 workers, 2 jobs that give blocks; a death", GIVE, 2, 2, 8, 1, 1, true},
     };
     size_t i;
 

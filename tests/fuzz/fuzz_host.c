@@ -130,17 +130,20 @@ static int job_nested(struct pool_job *job, const void *argument, size_t size)
     return error;
 }
 
-/* Keeps its argument and a block of its own until it runs again. */
+/* Keeps its argument and a block of its own, which it gives with its result, until it runs again. */
 static int job_keep(struct pool_job *job, const void *argument, size_t size)
 {
     static uint64_t kept[2];
-    void *memory;
+    void *memory, *result;
 
     pool_drop(pool_current(), kept[0]);
     pool_drop(pool_current(), kept[1]);
     pool_job_keep(job, &kept[0]);
     if (pool_alloc_own(pool_current(), size, &kept[1], &memory) == 0)
         memcpy(memory, argument, size);
+    result = pool_job_reserve_with(job, sizeof *kept, &kept[1], 1);
+    if (result)
+        memcpy(result, &kept[1], sizeof *kept);
     return 0;
 }
 
@@ -193,14 +196,20 @@ static void submit(struct host *host, struct pool_future *future)
 
 static void look_at(struct host *host, struct pool_future *future)
 {
+    uint64_t reference = host->references[chance_below(host->chance, 4)];
     const void *data = NULL;
     size_t size = 0;
     int detail;
 
     CALL(pool_future_outcome(future, &detail));
     CALL(pool_future_part(future));
-    if (CALL(pool_future_result(future, &data, &size)) == 0)
-        check_piece(host->pool, data, size);
+    if (CALL(pool_future_result(future, &data, &size)) != 0)
+        return;
+    check_piece(host->pool, data, size);
+    if (size == sizeof reference)
+        memcpy(&reference, data, size);
+    if (CALL(pool_future_hold(future, reference)) == 0)
+        host->references[chance_below(host->chance, 4)] = reference;
 }
 
 static void use_future(struct host *host)
