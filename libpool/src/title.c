@@ -9,7 +9,6 @@
  * host's own memory is another copy. All of this is for people who look: failure changes nothing.
  */
 #include <errno.h>
-#include <linux/prctl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
