@@ -29,7 +29,9 @@ from seeded_pool import POOL_MUTANTS
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent.parent / "libpool" / "src"
 INCLUDE = HERE.parent.parent / "libpool" / "include"
-LAYERS = "ring freemap arena job wake schedule run worker submit future repair".split()
+LAYERS = (
+    "ring freemap arena job wake schedule run worker queue submit many future wait repair".split()
+)
 EXPLORER = "explore states report stubs".split()
 FLAGS = (
     "-std=c11 -D_GNU_SOURCE -DPOOL_EXPLORE -O2 -w -U_FORTIFY_SOURCE -fno-strict-aliasing -pthread"
