@@ -28,14 +28,15 @@ class Function:
 class Header:
     """The public functions, structures, enumerators, constants and types of a header."""
 
-    functions: list[Function] = field(default_factory=list)
+    functions: list[Function] = field(default_factory=list)  # what the library exports
+    inline: list[Function] = field(default_factory=list)  # what the header itself defines
     structures: dict[str, list[str]] = field(default_factory=dict)  # name: members
     enumerators: list[str] = field(default_factory=list)
     constants: list[str] = field(default_factory=list)  # macros with a value
     types: dict[str, str] = field(default_factory=dict)  # typedefs
 
     def names(self) -> set[str]:
-        """Return the names of all functions."""
+        """Return the names of all functions that the library exports."""
         return {function.name for function in self.functions}
 
 
@@ -83,15 +84,22 @@ def read(path: Path) -> Header:
     return header
 
 
+_DECLARATION = re.compile(
+    r"/\*(?P<comment>.*?)\*/|^(?P<kind>POOL_\w*API|static inline)\b(?P<declaration>[^;{]*);",
+    re.DOTALL | re.MULTILINE,
+)
+
+
 def _functions(text: str, header: Header) -> None:
     comment = ""
     # A comment goes for all declarations up to the next one: families are declared together.
-    for found in re.finditer(r"/\*(.*?)\*/|^POOL_\w*API\b([^;]*);", text, re.DOTALL | re.MULTILINE):
-        if found[2] is None:
-            comment = found[1]
+    for found in _DECLARATION.finditer(text):
+        if found["kind"] is None:
+            comment = found["comment"]
             continue
-        declaration = one_line(found[2])
+        declaration = one_line(found["declaration"])
         name = re.search(r"(\w+)\(", declaration)
         if name is None:
             raise ValueError(f"can't read the declaration {declaration!r}")
-        header.functions.append(Function(name[1], declaration, comment))
+        function = Function(name[1], declaration, comment)
+        (header.inline if found["kind"] == "static inline" else header.functions).append(function)
