@@ -58,7 +58,7 @@ def read_map(path: Path) -> dict[str, str]:
 
 def newest(path: Path) -> str:
     """Return the last version in the script, which gets new symbols."""
-    return re.findall(r"^(\w[\w.]*) \{", path.read_text(), re.MULTILINE)[-1]
+    return str(re.findall(r"^(\w[\w.]*) \{", path.read_text(), re.MULTILINE)[-1])
 
 
 def update_map(path: Path, names: set[str]) -> None:

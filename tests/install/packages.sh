@@ -34,7 +34,8 @@ is_in() {
 }
 
 headers_and_more='include/libpool\.h libpool\.so libpool\.a pkgconfig/libpool\.pc
-    cmake/libpool/libpool-config\.cmake cmake/libpool/libpool-config-version\.cmake'
+    cmake/libpool/libpool-config\.cmake cmake/libpool/libpool-config-version\.cmake
+    man3/pool_create\.3(\.gz)? man3/pool_join\.3(\.gz)? man7/libpool\.7(\.gz)?'
 library="libpool\\.so\\.$so_version libpool\\.so\\.$version"
 
 archive() {
