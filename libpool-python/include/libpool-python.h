@@ -53,9 +53,9 @@ POOL_API void pool_python_config_init(struct pool_python_config *config);
  * own, and jobs may be submitted at once; so an error in `source` is not one of this call.
  * -EBUSY: this process has started Python itself, and its forks can't start it again: make the pool
  * before that, or use a program as supervisor, which calls pool_python_serve(). -ENOENT: no such
- * script or executable, or `venv` is no virtual environment of this version of Python. -EINVAL: venv
- * and executable, a host or a command, or a struct size that this library does not know. Else as
- * pool_create(). */
+ * script or executable, or `venv` is no virtual environment of this version of Python. -EINVAL:
+ * venv and executable, a host or a command, or a struct size that this library does not know. Else
+ * as pool_create(). */
 POOL_API int pool_python_create(struct pool **out, const struct pool_config *config,
                                 const struct pool_python_config *python);
 
@@ -169,12 +169,12 @@ POOL_API int pool_python_submit(struct pool *pool, const struct pool_options *op
                                 const char *function, const struct pool_python_arguments *arguments,
                                 struct pool_future *future);
 
-/* The same with Python code, UTF-8, of the program's own. With a `function`, `source` is the text of
- * a module, which each worker runs once, when it gets the text for the first time, and whose
+/* The same with Python code, UTF-8, of the program's own. With a `function`, `source` is the text
+ * of a module, which each worker runs once, when it gets the text for the first time, and whose
  * function of this name (dotted attributes allowed) is called; texts are told apart by what they
- * say, and each worker keeps the last 256. Without (NULL), `source` is an expression: its value is
- * the result. It sees what the start code of the pool defined in __main__, the keyword arguments by
- * their names and the others as the tuple `args`. The text travels with each job.
+ * say, and each worker keeps the 256 that came last. Without (NULL), `source` is an expression:
+ * its value is the result. It sees what the start code of the pool defined in __main__, the keyword
+ * arguments by their names and the others as the tuple `args`. The text travels with each job.
  * -EINVAL: no source. -EILSEQ: it is not UTF-8. -E2BIG: longer than 4 GiB. */
 POOL_API int pool_python_submit_source(struct pool *pool, const struct pool_options *options,
                                        const char *source, const char *function,
