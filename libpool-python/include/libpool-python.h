@@ -6,8 +6,10 @@
  * itself has no interpreter.
  *
  * The conventions are those of libpool.h: 0 (or a count) for success, a negative errno for failure;
- * nothing prints or exits in the program. All calls on a pool may be made from any thread, and
- * "also in a job" from a C function that a worker of the pool runs.
+ * nothing prints or exits in the program; what a pointer in an argument leads to is copied, or only
+ * used until the call returns. Any thread may call any function here at any time, except where two
+ * would use the same struct pool_python_arguments at once. "Also in a job": from a C function that a
+ * worker of the pool runs. A struct that begins with `size` may grow at its end in later versions.
  *
  * Link with -lpool-python -lpool. CPython 3.11 or later.
  */
@@ -46,7 +48,14 @@ struct pool_python_config {
 };
 
 /* Fills in the defaults: not isolated, nothing else. */
-POOL_API void pool_python_config_init(struct pool_python_config *config);
+static inline void pool_python_config_init(struct pool_python_config *config);
+/* The same for a struct of `size` bytes: what the program was compiled with, not the library. */
+POOL_API void pool_python_config_init_size(struct pool_python_config *config, size_t size);
+
+static inline void pool_python_config_init(struct pool_python_config *config)
+{
+    pool_python_config_init_size(config, sizeof *config);
+}
 
 /* pool_create() with workers that host Python. `config` (whose `host` and `command` have to be
  * NULL) and `python` may be NULL. The strings are copied. Workers start their interpreters on their
@@ -110,7 +119,8 @@ struct pool_python_array {
 
 /* ---- Arguments ------------------------------------------------------------------------------ */
 
-/* The arguments of a call, while they are put together. Not tied to a pool; one thread at a time.
+/* The arguments of a call, while they are put together. Not tied to a pool; to be changed by one
+ * thread at a time, while no other submits them.
  * Each call below adds one value. It is a positional argument; or an item, between begin and end of
  * a list, tuple or dict; or, directly after pool_python_put_keyword(), a keyword argument.
  *

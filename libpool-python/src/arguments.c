@@ -34,8 +34,8 @@ static int fail(struct pool_python_arguments *arguments, int error)
 
 /* ---- UTF-8 ---------------------------------------------------------------------------------- */
 
-/* The length of the character that begins at `text`, of which `room` bytes are there; 0: it is none.
- * As Python sees it: no surrogates, and no longer forms than needed. */
+/* The length of the character that begins at `text`, of which `room` bytes are there; 0: it is
+ * none. As Python sees it: no surrogates, and no longer forms than needed. */
 static size_t character_size(const unsigned char *text, size_t room)
 {
     unsigned char first = text[0], low = 0x80, high = 0xbf;
@@ -169,7 +169,7 @@ int pool_python_put_array(struct pool_python_arguments *arguments,
 
     if (arguments->builder.error)
         return arguments->builder.error;
-    if (array->size != sizeof *array ||
+    if (array->size < sizeof *array ||
         !format_array_size(array->type, array->dimensions, array->shape, &size) ||
         (array->reference == 0 && !array->data && size > 0) ||
         (array->reference && array->offset % format_alignment(array->type)))

@@ -21,8 +21,8 @@
  *   DICT         entries        the same; the table has the keys, and each is followed by its item
  *   CALL         positionals    then the bytes that the arguments take, and they; no table
  *   ARRAY        type, dimensions and flags, 8 bits each
- *                               then the shape, an offset and a reference. APART: the offset is that
- *                               in the area; else it is that in the block of the reference
+ *                               then the shape, an offset and a reference. APART: the offset is
+ *                               that in the area; else it is that in the block of the reference
  *
  * A table has 32-bit numbers, padded to 8 bytes: how many words after the head of the container the
  * item begins. So it lies behind its container's head, and who follows tables comes to an end.

@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-void pool_python_config_init(struct pool_python_config *config)
+void pool_python_config_init_size(struct pool_python_config *config, size_t size)
 {
-    *config = (struct pool_python_config){.size = sizeof *config};
+    memset(config, 0, size);
+    config->size = size;
 }
 
 const char *pool_python_version(void)
@@ -42,11 +44,12 @@ static int check_venv(const char *venv)
     return 0;
 }
 
-int host_check(const struct pool_python_config *python)
+/* What can be known before the interpreter starts. */
+static int check_config(const struct pool_python_config *python)
 {
     int error = 0;
 
-    if (python->size != sizeof *python || (python->venv && python->executable))
+    if (python->venv && python->executable)
         return -EINVAL;
     if (Py_IsInitialized())
         return -EBUSY;
@@ -59,6 +62,28 @@ int host_check(const struct pool_python_config *python)
     return error;
 }
 
+/* Copies a struct that begins with its size, and may be that of an older header, or of a newer one
+ * as long as what is unknown here is 0. */
+static bool take_sized(void *own, size_t own_size, const void *given, size_t given_size)
+{
+    const unsigned char *bytes = given;
+
+    for (size_t i = own_size; i < given_size; i++)
+        if (bytes[i])
+            return false;
+    memcpy(own, given, given_size < own_size ? given_size : own_size);
+    memcpy(own, &own_size, sizeof own_size);
+    return given_size >= sizeof own_size;
+}
+
+static int take_config(struct pool_python_config *own, const struct pool_python_config *given)
+{
+    pool_python_config_init(own);
+    if (given && !take_sized(own, sizeof *own, given, given->size))
+        return -EINVAL;
+    return check_config(own);
+}
+
 /* The supervisor is forked within this call and never returns from it, so its workers, too, have
  * the context and the strings as they are now, on this stack. */
 int pool_python_create(struct pool **out, const struct pool_config *config,
@@ -69,17 +94,11 @@ int pool_python_create(struct pool **out, const struct pool_config *config,
     struct pool_host host = host_hooks;
 
     *out = NULL;
-    if (config)
-        with_host = *config;
-    else
-        pool_config_init(&with_host);
-    if (with_host.size != sizeof with_host || with_host.host || with_host.command)
+    pool_config_init(&with_host);
+    if ((config && !take_sized(&with_host, sizeof with_host, config, config->size)) ||
+        with_host.host || with_host.command)
         return -EINVAL;
-    if (python)
-        interpreter.config = *python;
-    else
-        pool_python_config_init(&interpreter.config);
-    int error = host_check(&interpreter.config);
+    int error = take_config(&interpreter.config, python);
     if (error)
         return error;
     host.context = &interpreter;
@@ -92,11 +111,7 @@ int pool_python_serve(struct pool *pool, const struct pool_python_config *python
     struct interpreter interpreter = {0};
     struct pool_host host = host_hooks;
 
-    if (python)
-        interpreter.config = *python;
-    else
-        pool_python_config_init(&interpreter.config);
-    int error = host_check(&interpreter.config);
+    int error = take_config(&interpreter.config, python);
     if (error)
         return error;
     host.context = &interpreter;

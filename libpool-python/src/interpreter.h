@@ -22,8 +22,6 @@ struct interpreter {
 
 /* host.c: the hooks; the context is a struct interpreter. */
 extern const struct pool_host host_hooks;
-/* Checks the configuration, with what can be known before the interpreter starts. */
-int host_check(const struct pool_python_config *python);
 
 /* start.c: 0; or the exit status of the worker, after a message. */
 int interpreter_start(struct interpreter *interpreter);

@@ -66,7 +66,7 @@ int pool_python_exception(const struct pool_future *future, struct pool_python_e
     const void *data = NULL;
     size_t size = 0;
 
-    if (exception->size != sizeof *exception)
+    if (exception->size < sizeof *exception)
         return -EINVAL;
     int status = pool_future_result(future, &data, &size);
     if (status == 0)
@@ -205,7 +205,7 @@ int pool_python_get_array(const struct pool_python_value *value, struct pool_pyt
     size_t size, room;
     void *memory;
 
-    if (array->size != sizeof *array)
+    if (array->size < sizeof *array)
         return -EINVAL;
     int error = read_as(value, TAG_ARRAY, TAG_ARRAY, &view, &node);
     if (error == 0)
