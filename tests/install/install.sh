@@ -34,8 +34,12 @@ pkg_config() {
 "$cc" "$here/consumer/main.c" $(pkg_config --cflags --libs) -o "$work/shared"
 check 'pkg-config, shared library' "$work/shared"
 
+# Where there is no shared library, -lpool is the archive, and --static brings what it needs.
+mkdir "$work/static_only"
+cp -R "$libdir/libpool.a" "$libdir/pkgconfig" "$work/static_only"
 # shellcheck disable=SC2046
-"$cc" "$here/consumer/main.c" $(pkg_config --cflags) "$libdir/libpool.a" -pthread -ldl -lrt \
-    -o "$work/static"
-check 'plain cc, static library' "$work/static"
+"$cc" "$here/consumer/main.c" $(pkg_config --cflags) -L"$work/static_only" \
+    $(pkg_config --static --libs-only-l --libs-only-other) -o "$work/static"
+check 'pkg-config --static, static library' "$work/static"
+! objdump -p "$work/static" | grep 'NEEDED *libpool' || { echo "it needs libpool.so"; exit 1; }
 [ "$(pkg_config --modversion)" = "$version" ]
