@@ -251,7 +251,8 @@ static void a_start_hook_that_fails_is_tried_in_another_worker(void)
 
 static void a_program_compiled_with_an_older_header_runs(void)
 {
-    struct pool_config *config = malloc(OLDER);
+    volatile size_t length = OLDER; /* the compiler is not to know, as it would not there */
+    struct pool_config *config = malloc(length);
     struct pool *pool;
 
     memset(config, 0xee, OLDER);
