@@ -17,7 +17,7 @@ static inline struct job *job_of(const struct pool_future *future)
 /* -EXDEV in a process that inherited the pool; a future that is none is stale. */
 static int check_future(const struct pool_future *future)
 {
-    if (!future->pool || pool_usable(future->pool) == -EXDEV)
+    if (!future->pool || future->pool->forks != fork_count())
         return future->pool ? -EXDEV : -EINVAL;
     return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
 }
