@@ -18,7 +18,7 @@ static inline struct job *job_of(const struct pool_future *future)
 
 int future_check(const struct pool_future *future)
 {
-    if (!future->pool || pool_usable(future->pool) == -EXDEV)
+    if (!future->pool || future->pool->forks != fork_count())
         return future->pool ? -EXDEV : -EINVAL;
     return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
 }

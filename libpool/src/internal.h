@@ -65,6 +65,8 @@ struct process {
      * entry is written, and the depth raised, before the claim; the depth is lowered after the
      * job's end has been announced. */
     _Atomic uint32_t depth;
+    /* The core of who rang the doorbell last, see spin_note_core(). */
+    _Atomic uint32_t rung_from;
     _Atomic uint64_t stack[PROCESS_STACK];
     /* What all workers that had this slot have done, on a cache line that only this one writes.
      * Ended jobs, and the bytes of their arguments and results. */
@@ -121,10 +123,14 @@ struct pool {
     uint32_t
         scan; /* host: how far pool_next_completed() has looked through the table, if it does */
 
-    pthread_mutex_t lock; /* for all below, and for ending the pool */
-    uint32_t *slots;      /* job slots that this process holds for its next submissions */
+    pthread_mutex_t lock; /* for ending the pool */
+    struct pool *next;    /* pools of this process */
+
+    /* Job slots that this process holds for its next submissions; for the thread that has set
+     * `slots_taken`. Others do not wait for it: they use the shared table. */
+    _Atomic bool slots_taken;
+    uint32_t *slots;
     size_t slot_count, slot_room;
-    struct pool *next; /* pools of this process */
 };
 
 struct pool_job {

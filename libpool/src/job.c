@@ -6,31 +6,11 @@
 
 #include "atomic.h"
 
-/* Slots come into being this many at a time: two pages. */
-#define BATCH 64
-
-uint64_t payload_pack(struct payload payload)
-{
-    return (payload.block >> 8) << 32 | (uint64_t)payload.extra << 16 |
-           (uint64_t)payload.options << 15 | (uint64_t)payload.size << 8 |
-           (payload.kind == PAYLOAD_BLOCK ? ((payload.block & 0xff) - 1) << 3 : 0) |
-           (uint64_t)payload.host << 2 | (uint64_t)payload.kind;
-}
-
-struct payload payload_unpack(uint64_t packed)
-{
-    struct payload payload = {
-        .kind = (enum payload_kind)(packed & 3),
-        .host = packed >> 2 & 1,
-        .options = packed >> 15 & 1,
-        .size = (uint8_t)(packed >> 8 & 127),
-        .extra = (uint16_t)(packed >> 16),
-    };
-
-    if (payload.kind == PAYLOAD_BLOCK)
-        payload.block = block_ref_make((unsigned)(packed >> 3 & 31), (uint32_t)(packed >> 32));
-    return payload;
-}
+/* How many slots come into being at a time: two pages of them at least, and half as many as there
+ * are at most. Each time takes a dozen system calls, which is much for a few jobs; and the first
+ * touch of a page maps its neighbours as well, if they are there. */
+#define BATCH_MIN 64
+#define BATCH_MAX 4096
 
 static inline _Atomic uint32_t *count_of(const struct job_table *table)
 {
@@ -81,20 +61,42 @@ static bool hold(struct job_table *table, uint32_t index, uint16_t owner)
     return false;
 }
 
+/* How many slots to add to `count`. */
+static uint32_t batch_after(const struct job_table *table, uint32_t count)
+{
+    uint32_t batch = count / 2 / BATCH_MIN * BATCH_MIN;
+
+    batch = batch < BATCH_MIN ? BATCH_MIN : batch < BATCH_MAX ? batch : BATCH_MAX;
+    return table->entries - count < batch ? table->entries - count : batch;
+}
+
+static int commit_slots(struct job_table *table, uint32_t count, uint32_t more)
+{
+    uint64_t offset = table->slots + count * sizeof(struct job);
+    int error = freemap_commit(&table->map, count + more);
+
+    if (!error)
+        error = segment_commit(table->segment, offset, more * sizeof(struct job));
+    if (!error)
+        segment_populate(table->segment, offset, more * sizeof(struct job));
+    return error;
+}
+
 static int extend(struct job_table *table, uint16_t owner, uint32_t *index)
 {
     uint32_t count = job_table_count(table);
 
     for (;;) {
-        uint32_t more = table->entries - count < BATCH ? table->entries - count : BATCH, i;
+        uint32_t more = batch_after(table, count), i;
         int error;
 
         if (more == 0)
             return -ENOMEM;
-        error = freemap_commit(&table->map, count + more);
-        if (!error)
-            error = segment_commit(table->segment, table->slots + count * sizeof(struct job),
-                                   more * sizeof(struct job));
+        error = commit_slots(table, count, more);
+        if (error && more > BATCH_MIN) {
+            more = BATCH_MIN; /* the last ones */
+            error = commit_slots(table, count, more);
+        }
         if (error) {
             uint32_t before = count;
 

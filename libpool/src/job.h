@@ -130,8 +130,28 @@ static inline bool job_ended(uint64_t word)
     return job_state(word) >= JOB_FINISHED;
 }
 
-uint64_t payload_pack(struct payload payload);
-struct payload payload_unpack(uint64_t packed);
+static inline uint64_t payload_pack(struct payload payload)
+{
+    return (payload.block >> 8) << 32 | (uint64_t)payload.extra << 16 |
+           (uint64_t)payload.options << 15 | (uint64_t)payload.size << 8 |
+           (payload.kind == PAYLOAD_BLOCK ? ((payload.block & 0xff) - 1) << 3 : 0) |
+           (uint64_t)payload.host << 2 | (uint64_t)payload.kind;
+}
+
+static inline struct payload payload_unpack(uint64_t packed)
+{
+    struct payload payload = {
+        .kind = (enum payload_kind)(packed & 3),
+        .host = packed >> 2 & 1,
+        .options = packed >> 15 & 1,
+        .size = (uint8_t)(packed >> 8 & 127),
+        .extra = (uint16_t)(packed >> 16),
+    };
+
+    if (payload.kind == PAYLOAD_BLOCK)
+        payload.block = block_ref_make((unsigned)(packed >> 3 & 31), (uint32_t)(packed >> 32));
+    return payload;
+}
 
 void job_table_plan(struct job_table *table, struct segment *segment, struct arena *arena,
                     uint32_t entries);

@@ -89,6 +89,7 @@ _Noreturn void worker_main(struct pool *pool, int worker)
     pool->spinning = pool->deaf = false;
     pool->nesting = pool->timed = 0;
     pool->slot_count = 0; /* those were another process's */
+    atomic_init(&pool->slots_taken, false);
     spin_init(&pool->spin);
     current_pool = pool;
     fork_register(pool); /* for the processes that jobs fork */

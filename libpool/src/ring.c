@@ -87,8 +87,12 @@ void ring_plan(struct ring *ring, struct segment *segment, unsigned first_bits, 
 
 static int commit_level(struct ring *ring, uint32_t level)
 {
-    return segment_commit(ring->segment, level_offset(ring, level),
-                          ((uint64_t)1 << level_bits(ring, level)) * sizeof(uint64_t));
+    uint64_t size = ((uint64_t)1 << level_bits(ring, level)) * sizeof(uint64_t);
+    int error = segment_commit(ring->segment, level_offset(ring, level), size);
+
+    if (!error)
+        segment_populate(ring->segment, level_offset(ring, level), size);
+    return error;
 }
 
 int ring_start(struct ring *ring)

@@ -9,6 +9,7 @@ void schedule_ring(struct pool *pool, int worker)
 {
     struct process *process = pool_process(pool, worker);
 
+    spin_note_core(&process->rung_from);
     /* Death between the two: the worker sleeps on, until the supervisor rings everybody. */
     shared_add(&process->doorbell, 1, RELEASE);
     futex_wake(&process->doorbell, INT_MAX);

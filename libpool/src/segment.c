@@ -155,6 +155,18 @@ int segment_commit(struct segment *segment, uint64_t offset, uint64_t length)
     return 0;
 }
 
+void segment_populate(const struct segment *segment, uint64_t offset, uint64_t length)
+{
+#ifdef MADV_POPULATE_WRITE /* Linux 5.14 */
+    uint64_t begin = offset / segment->page * segment->page;
+
+    madvise(segment->base + begin, round_up(offset + length, segment->page) - begin,
+            MADV_POPULATE_WRITE);
+#else
+    (void)segment, (void)offset, (void)length;
+#endif
+}
+
 int segment_release(struct segment *segment, uint64_t offset, uint64_t length)
 {
     uint64_t begin = round_up(offset, segment->page);

@@ -42,6 +42,10 @@ void segment_unmap(struct segment *segment);
  * -EBADF: the descriptor is not the segment's any more. */
 int segment_commit(struct segment *segment, uint64_t offset, uint64_t length);
 
+/* Maps [offset, offset + length), which is committed, in one go: each first touch of a page costs
+ * more than that. Where the system can't do it, nothing happens. */
+void segment_populate(const struct segment *segment, uint64_t offset, uint64_t length);
+
 /* Gives the whole pages inside [offset, offset + length) back to the system; they read as zeros. */
 int segment_release(struct segment *segment, uint64_t offset, uint64_t length);
 

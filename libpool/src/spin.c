@@ -128,9 +128,16 @@ static void leave_core(void)
     if (core < 0 || core >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
         return;
     others = allowed;
-    CPU_CLR(core, &others);
+    CPU_CLR((size_t)core, &others);
     if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
         sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
+static void look_for_core(struct spin *spin, int64_t now)
+{
+    spin->next_look = now + LOOK_INTERVAL;
+    if (system_has_free_cores())
+        leave_core();
 }
 
 void spin_spread(struct spin_wait *wait)
@@ -142,7 +149,21 @@ void spin_spread(struct spin_wait *wait)
     if (spin->shared < SHARED_WAITS || wait->end < spin->next_look)
         return;
     spin->shared = 0;
-    spin->next_look = wait->end + LOOK_INTERVAL;
-    if (system_has_free_cores())
-        leave_core();
+    look_for_core(spin, wait->end);
+}
+
+void spin_note_core(_Atomic uint32_t *place)
+{
+    atomic_store_explicit(place, (uint32_t)sched_getcpu(), RELAXED);
+}
+
+void spin_woken(struct spin *spin, _Atomic uint32_t *place)
+{
+    int64_t now;
+
+    if (atomic_load_explicit(place, RELAXED) != (uint32_t)sched_getcpu())
+        return;
+    now = system_now();
+    if (now >= spin->next_look)
+        look_for_core(spin, now);
 }

@@ -7,8 +7,10 @@
 #include "internal.h"
 #include "sized.h"
 
-/* Slots kept for the next submissions; beyond this they go back to all. */
-#define SLOTS_KEPT 4096
+/* Slots kept for the next submissions, at most, and at most this part of all memory; those beyond
+ * go back to all. */
+#define SLOTS_KEPT (1U << 17)
+#define SLOTS_PART 16
 
 int submit_allowed(struct pool *pool)
 {
@@ -23,40 +25,60 @@ void submit_touch(struct pool *pool)
         shared_store(&pool_process(pool, pool->self - 1)->touched, 1, RELEASE);
 }
 
+static bool lock_slots(struct pool *pool)
+{
+    return !atomic_exchange_explicit(&pool->slots_taken, true, ACQUIRE);
+}
+
+static void unlock_slots(struct pool *pool)
+{
+    atomic_store_explicit(&pool->slots_taken, false, RELEASE);
+}
+
 static int take_slot(struct pool *pool, uint32_t *index)
 {
     bool taken = false;
 
-    pthread_mutex_lock(&pool->lock);
-    if (pool->slot_count) {
-        *index = pool->slots[--pool->slot_count];
-        taken = true;
+    if (lock_slots(pool)) {
+        if (pool->slot_count) {
+            *index = pool->slots[--pool->slot_count];
+            taken = true;
+        }
+        unlock_slots(pool);
     }
-    pthread_mutex_unlock(&pool->lock);
     return taken ? 0 : job_alloc(&pool->jobs, pool->self, index);
 }
 
-/* Keeps it at hand, where it is still warm, or frees it. */
+/* With the lock: makes room for more of them, unless they are as many as may be kept. */
+static void extend_slots(struct pool *pool)
+{
+    size_t room = pool->slot_room ? pool->slot_room * 2 : 64;
+    uint32_t *slots;
+
+    if (room > SLOTS_KEPT || (pool->slot_room && room > pool->jobs.entries / SLOTS_PART))
+        return;
+    slots = realloc(pool->slots, room * sizeof *slots);
+    if (slots) {
+        pool->slots = slots;
+        pool->slot_room = room;
+    }
+}
+
+/* A slot that this process holds: keep it at hand, where it is still warm, or free it. */
 void submit_return(struct pool *pool, uint32_t index)
 {
     bool kept = false;
 
     job_drop_payloads(&pool->jobs, index);
-    pthread_mutex_lock(&pool->lock);
-    if (pool->slot_count == pool->slot_room && pool->slot_room < SLOTS_KEPT) {
-        size_t room = pool->slot_room ? pool->slot_room * 2 : 64;
-        uint32_t *slots = realloc(pool->slots, room * sizeof *slots);
-
-        if (slots) {
-            pool->slots = slots;
-            pool->slot_room = room;
+    if (lock_slots(pool)) {
+        if (pool->slot_count == pool->slot_room)
+            extend_slots(pool);
+        if (pool->slot_count < pool->slot_room) {
+            pool->slots[pool->slot_count++] = index;
+            kept = true;
         }
+        unlock_slots(pool);
     }
-    if (pool->slot_count < pool->slot_room) {
-        pool->slots[pool->slot_count++] = index;
-        kept = true;
-    }
-    pthread_mutex_unlock(&pool->lock);
     if (!kept)
         job_free(&pool->jobs, index, pool->self);
 }
@@ -136,19 +158,19 @@ bool submit_make_room(struct pool *pool)
     return arena_trim(&pool->arena, pool->self, 0) > 0;
 }
 
-int pool_prepare_with(struct pool *pool, const struct pool_options *options, size_t size,
-                      struct pool_future *future, void **argument)
+/* In a pool that can be used. */
+static int prepare(struct pool *pool, const struct pool_options *options, size_t size,
+                   struct pool_future *future, void **argument)
 {
     struct pool_options defaults;
     uint32_t index;
-    int error = submit_allowed(pool);
+    int error;
 
     if (!options) {
         defaults = defaults_of(pool);
         options = &defaults;
     }
-    if (!error)
-        error = check_options(options);
+    error = check_options(options);
     if (error)
         return error;
     submit_touch(pool);
@@ -168,6 +190,14 @@ int pool_prepare_with(struct pool *pool, const struct pool_options *options, siz
     future->index = index;
     future->generation = job_generation(shared_load(&job_at(&pool->jobs, index)->word, RELAXED));
     return 0;
+}
+
+int pool_prepare_with(struct pool *pool, const struct pool_options *options, size_t size,
+                      struct pool_future *future, void **argument)
+{
+    int error = submit_allowed(pool);
+
+    return error ? error : prepare(pool, options, size, future, argument);
 }
 
 static int put(struct pool *pool, uint32_t index, bool wake)
@@ -211,7 +241,7 @@ static int check_prepared(const struct pool_future *future)
 {
     if (!future->pool)
         return -EINVAL;
-    if (pool_usable(future->pool) == -EXDEV)
+    if (future->pool->forks != fork_count())
         return -EXDEV;
     return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
 }
@@ -267,7 +297,7 @@ int pool_submit_with(struct pool *pool, const struct pool_options *options, pool
     if (!error && queue_full(pool))
         error = -EAGAIN;
     if (!error)
-        error = pool_prepare_with(pool, options, size, &own, &memory);
+        error = prepare(pool, options, size, &own, &memory);
     if (error)
         return error;
     if (size)

@@ -131,7 +131,7 @@ bool system_has_free_cores(void)
     if (system_read("/proc/loadavg", text, sizeof text) <= 0 ||
         sscanf(text, "%*s %*s %*s %ld/", &running) != 1)
         return false;
-    return 2 * (cores - (running - 1)) >= cores;
+    return running > 1 && 2 * (cores - (running - 1)) >= cores;
 }
 
 /* "quota period" in microseconds, or "max period". */

@@ -11,8 +11,8 @@
 uint64_t system_memory(void);
 /* Bytes that can be had now without pushing the machine, or the cgroup, out of memory. */
 uint64_t system_memory_available(void);
-/* For a caller that shares a core with one other process: whether at least half of the machine's
- * cores have nothing to run. False where that can't be told. */
+/* For a caller that shares a core with one other process that can run: whether at least half of the
+ * machine's cores have nothing to run. False where that can't be told. */
 bool system_has_free_cores(void);
 /* Reads a small file as text: its length, or -1. */
 ssize_t system_read(const char *path, char *text, size_t room);

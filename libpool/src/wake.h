@@ -87,5 +87,10 @@ void spin_end(struct spin_wait *wait);
 /* For a worker, after spin_end(): where it turns out to share a core with whoever gives it work,
  * although another one is free, moves to another. */
 void spin_spread(struct spin_wait *wait);
+/* Notes which core this thread runs on. No step of any protocol: a note that is old or lost costs
+ * nothing but time. */
+void spin_note_core(_Atomic uint32_t *place);
+/* As spin_spread(), for a worker that was woken by whoever wrote the note. */
+void spin_woken(struct spin *spin, _Atomic uint32_t *place);
 
 #endif

@@ -113,6 +113,8 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
         futex_wait(&process->doorbell, bell, timeout);
         if (pool->host.acquire)
             pool->host.acquire(pool->host.context);
+        if (!watch)
+            spin_woken(&pool->spin, &process->rung_from);
     }
     /* A waker may have counted on us: then we spin, in its books, and owe a look at the ring, and a
      * wake-up to the next worker if we find more than one job there. Also if we did not sleep:

@@ -135,6 +135,11 @@ class Items:
         """How many are left, if the iterable says so; never less than there are in a sequence."""
         return None if self.total is None else max(0, self.total - self.taken)
 
+    @property
+    def sliced(self) -> bool:
+        """Whether they are there already: taking many at a time makes no difference."""
+        return self._sequence is not None
+
     def take(self, size: int) -> Any:
         """The next items, `size` if there are as many: a list, tuple or range."""
         if self._sequence is not None:

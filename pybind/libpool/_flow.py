@@ -24,6 +24,12 @@ while this process does something else for some milliseconds."""
 _CHUNKS_AT_FIRST = 2
 """The same, as long as nothing is known of the jobs."""
 
+_AT_ONCE = 1024
+"""At most so many chunks are sent in one go."""
+
+_FEW = 8
+"""So few items of a range travel as a list."""
+
 _PATIENCE = 2e-3
 """Seconds to wait for one chunk, before all are watched."""
 
@@ -143,6 +149,8 @@ class Flow:
             raise MemoryError("the pool has no shared memory left for the rest of the items")
 
     def _send_up_to(self, limit: float) -> None:
+        if self._sizes.fixed is not None and self.items.sliced and not self._unsent:
+            self._send_slices(self._sizes.fixed, limit)
         while not self.exhausted and len(self._chunks) < limit:
             items = self._unsent or self.items.take(self._sizes.next(self.items.remaining))
             if not items:
@@ -160,6 +168,32 @@ class Flow:
                 return
             self._next += len(items)
             self._unsent = ()
+
+    def _send_slices(self, size: int, limit: float) -> None:
+        """Send many chunks in one go, until something is in the way."""
+        while not self.exhausted and len(self._chunks) < limit:
+            items = self.items.take(size * int(min(limit - len(self._chunks), _AT_ONCE)))
+            if not items:
+                return
+            if size <= _FEW:  # cheaper than a range for each chunk
+                items = list(items)
+            futures: list[_core.Future[list[Any]]] = []
+            try:
+                self._pool.submit_chunks(self._func, items, size, self._star, self._each, futures)
+            except Exception:
+                return  # who sends the next one by itself gets the same, and deals with it
+            finally:
+                self._note_sent(items, size, futures)
+
+    def _note_sent(self, items: Any, size: int, futures: list[_core.Future[list[Any]]]) -> None:
+        for start, future in zip(range(0, len(items), size), futures, strict=False):
+            chunk = Chunk(self._next + start, items[start : start + size], future)
+            self._chunks.append(chunk)
+            if self._ended is not None:
+                _watch(chunk, self._ended)
+        sent = min(len(futures) * size, len(items))
+        self._next += sent
+        self.items.taken -= len(items) - sent
 
     def _refuse(self, error: Exception) -> None:
         self.items.error = error
@@ -199,6 +233,30 @@ class Flow:
                 return chunk
             self.feed()
         return None
+
+    def drain(self, results: deque[Any]) -> int:
+        """Add the results of the next chunks that have ended, up to one that needs more care.
+
+        Only where chunks have a fixed size, of which there may be many. Returns how many results.
+        """
+        if self._sizes.fixed is None or self._ended is not None:
+            return 0
+        count = 0
+        chunks = self._chunks
+        while chunks:
+            future = chunks[0].future
+            if not future.done():
+                break
+            try:
+                if future.exception() is not None:
+                    break
+            except CancelledError:
+                break
+            chunks.popleft()
+            found = future.result()
+            results.extend(found)
+            count += len(found)
+        return count
 
     def _learn(self, chunk: Chunk) -> None:
         """Take note of how long a chunk took."""

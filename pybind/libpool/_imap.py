@@ -122,8 +122,9 @@ class IMapIterator(Generic[T_co]):
             self._end()
             raise
         self._results.extend(found)
+        more = flow.drain(self._results)
         if self._bar is not None:
-            self._bar.update(len(found))
+            self._bar.update(len(found) + more)
         self._note_fed()
 
     def feed_all(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import math
 import operator
 import warnings
@@ -336,8 +335,7 @@ class Pool(Base):
         self._check_running()
         items, bar = _sequence(iterable, chunksize, progress)
         if bar is None and (chunksize is not None or self._in_worker):
-            sent = self._send_all(func, items, chunksize, star)
-            return _gather(sent)
+            return _gather(*self._send_all(func, items, chunksize, star))
         results: list[Any] = [None] * len(items)
         failures: list[tuple[int, int, BaseException]] = []
         flow = Flow(
@@ -374,22 +372,24 @@ class Pool(Base):
 
     def _send_all(
         self, func: Callable[..., T], items: _Items, chunksize: int | None, star: bool
-    ) -> list[tuple[Any, int]]:
-        """Send all items at once; the chunks' futures, each with the number of its items."""
-        sizes: Iterable[int]
-        if chunksize is None:
-            sizes = guided_sizes(len(items), self.workers)
-        else:
-            sizes = itertools.repeat(chunksize, -(-len(items) // chunksize))
+    ) -> tuple[list[_core.Future[list[T]]], list[int]]:
+        """Send all items at once; the chunks' futures, and how many items each has."""
+        count = len(items)
+        futures: list[_core.Future[list[T]]] = []
+        if chunksize is not None:
+            sizes = [chunksize] * (count // chunksize)
+            if count % chunksize:
+                sizes.append(count % chunksize)
             if chunksize <= _FEW:
                 items = list(items)
-        sent = []
+            self.submit_chunks(func, items, chunksize, star, False, futures)
+            return futures, sizes
+        sizes = list(guided_sizes(count, self.workers))
         start = 0
         for size in sizes:
-            chunk = items[start : start + size]
-            sent.append((self.submit_chunk(func, chunk, star), len(chunk)))
+            futures.append(self.submit_chunk(func, items[start : start + size], star))
             start += size
-        return sent
+        return futures, sizes
 
     def _map_async(
         self,
@@ -403,7 +403,8 @@ class Pool(Base):
     ) -> AsyncResult[list[T]]:
         self._check_running()
         items, bar = _sequence(iterable, chunksize, progress)
-        sent = self._send_all(func, items, chunksize, star)
+        futures, sizes = self._send_all(func, items, chunksize, star)
+        sent = list(zip(futures, sizes, strict=True))
         return MapResult(self, sent, callback, error_callback, bar)
 
     def _imap(
@@ -494,14 +495,18 @@ def _first_of(failures: list[tuple[int, int, BaseException]]) -> BaseException:
     return failure
 
 
-def _gather(sent: list[tuple[_core.Future[list[T]], int]]) -> list[T]:
+def _gather(futures: list[_core.Future[list[T]]], sizes: list[int]) -> list[T]:
     """Wait for all chunks; their results, or the first exception."""
     results: list[T] = []
-    first = 0
+    taken = _core.gather(futures, results)
+    if taken == len(futures):
+        return results
+    first = sum(sizes[:taken])
     failure: BaseException | None = None
-    sent.reverse()
-    while sent:
-        future, count = sent.pop()  # so that its memory is free for others
+    del futures[:taken]
+    futures.reverse()
+    for count in sizes[taken:]:
+        future = futures.pop()  # so that its memory is free for others
         try:
             error = future.exception()
         except CancelledError:

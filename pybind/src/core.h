@@ -5,6 +5,7 @@
  *   workers.c    Workers: the pool as Python sees it
  *   start.c      Workers._start and _view
  *   submit.c     Workers.submit and submit_chunk: from a Python call to a job
+ *   bulk.c       all chunks of a map at once, and their results
  *   insight.c    Workers.stats
  *   functions.c  how functions travel, and the cache of those that were sent
  *   codec.c      values to bytes and back
@@ -302,6 +303,10 @@ extern const char workers_view_doc[];
 PyObject *workers_submit(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames);
 PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+/* The same; `form`: FORM_STAR, FORM_EACH or both. */
+PyObject *submit_items(Workers *workers, PyObject *function, PyObject *items, int form);
+PyObject *workers_submit_chunks(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *bulk_gather(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 /* Memory for a job. With `release`, committing much of it goes without the GIL. */
 int submit_prepare(const Workers *workers, size_t size, bool release, struct pool_future *job,
                    void **memory);
@@ -314,6 +319,8 @@ int workers_get_stats(PyObject *self, struct pool_stats *stats);
 extern const char workers_stats_doc[];
 extern const char workers_submit_doc[];
 extern const char workers_submit_chunk_doc[];
+extern const char workers_submit_chunks_doc[];
+extern const char bulk_gather_doc[];
 extern const struct pool_host host_hooks;
 
 /* serve.c: fills in how the supervisor's program is started, from the tuple that Workers._start()
@@ -624,6 +631,9 @@ int future_collect(Future *future);
 void future_publish(Future *future, int state, PyObject *content);
 /* For one in state WAITING: 1 cancelled and told, 0 it runs or has ended, -1 exception. */
 int future_cancel_waiting(Future *future);
+/* Waits until the future is final: 1; 0: it can be waited for by inherited code only; -1 with an
+ * exception. */
+int future_settle(Future *future);
 /* Gives the job back. */
 void future_drop_job(Future *future);
 /* Takes the future out of Handle.watched. */

@@ -48,6 +48,20 @@ static int settle(Future *future, PyObject *timeout, PyObject **left)
     return *left ? WATCHED : -1;
 }
 
+int future_settle(Future *future)
+{
+    PyObject *left;
+    switch (settle(future, NULL, &left)) {
+    case SETTLED:
+        return 1;
+    case WATCHED:
+        Py_DECREF(left);
+        return 0;
+    default:
+        return -1;
+    }
+}
+
 /* The one argument of result() and exception(). 0, or -1 with an exception. */
 static int parse_timeout(Core *core, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
                          PyObject **timeout)

@@ -274,6 +274,7 @@ static PyMethodDef core_methods[] = {
     {"worker_index", core_worker_index, METH_NOARGS, worker_index_doc},
     {"finish", core_finish, METH_NOARGS, finish_doc},
     {"cpu_count", core_cpu_count, METH_NOARGS, cpu_count_doc},
+    {"gather", (PyCFunction)(void (*)(void))bulk_gather, METH_FASTCALL, bulk_gather_doc},
     {"_get", block_get, METH_O, block_get_doc},
     {"note_output", core_note_output, METH_NOARGS, note_output_doc},
     {NULL},

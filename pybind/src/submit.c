@@ -449,45 +449,48 @@ const char workers_submit_chunk_doc[] = PyDoc_STR(
 "Raises\n------\n"
 "As submit().\n");
 
-PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+PyObject *submit_items(Workers *workers, PyObject *function, PyObject *items, int form)
 {
-    Workers *workers = (Workers *)self;
-    if (nargs != 3 && nargs != 4) {
-        PyErr_Format(PyExc_TypeError, "submit_chunk() takes 3 or 4 arguments, got %zd", nargs);
-        return NULL;
-    }
-    PyObject *items = args[1];
     if (!PyList_Check(items) && !PyTuple_Check(items) && Py_TYPE(items) != &PyRange_Type) {
         PyErr_Format(PyExc_TypeError, "items must be a list, a tuple or a range, not %.100s",
                      Py_TYPE(items)->tp_name);
         return NULL;
     }
-    int star = PyObject_IsTrue(args[2]);
-    int each = nargs == 4 ? PyObject_IsTrue(args[3]) : 0;
-    if (star < 0 || each < 0 || check(workers, args[0]) < 0)
+    if (check(workers, function) < 0)
         return NULL;
-    if (native_check(workers->core, args[0]))
-        return native_submit_chunk(workers, args[0], items, star);
+    if (native_check(workers->core, function))
+        return native_submit_chunk(workers, function, items, form & FORM_STAR);
     Travel travel = {0};
     Payload payload = {0};
     uint8_t small[SMALL_PAYLOAD];
     PyObject *future;
-    if (functions_travel(workers, args[0], &travel) < 0) {
-        note_function(args[0]);
+    if (functions_travel(workers, function, &travel) < 0) {
+        note_function(function);
         return submit_failed(workers);
     }
     if (make_chunk(workers, &payload, items, small) == 0) {
-        if (star)
-            payload.form |= FORM_STAR;
-        if (each)
-            payload.form |= FORM_EACH;
-        future = send(workers, args[0], &payload, &travel);
+        payload.form |= form;
+        future = send(workers, function, &payload, &travel);
     } else {
-        note_argument(workers->core, args[0], &items, 1, NULL);
+        note_argument(workers->core, function, &items, 1, NULL);
         future = submit_failed(workers);
     }
     Py_XDECREF(payload.pickled);
     buffers_clear(&payload.buffers);
     Py_XDECREF(travel.pickled);
     return future;
+}
+
+PyObject *workers_submit_chunk(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3 && nargs != 4) {
+        PyErr_Format(PyExc_TypeError, "submit_chunk() takes 3 or 4 arguments, got %zd", nargs);
+        return NULL;
+    }
+    int star = PyObject_IsTrue(args[2]);
+    int each = nargs == 4 ? PyObject_IsTrue(args[3]) : 0;
+    if (star < 0 || each < 0)
+        return NULL;
+    return submit_items((Workers *)self, args[0], args[1],
+                        (star ? FORM_STAR : 0) | (each ? FORM_EACH : 0));
 }

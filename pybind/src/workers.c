@@ -345,6 +345,8 @@ static PyMethodDef workers_methods[] = {
      workers_submit_doc},
     {"submit_chunk", (PyCFunction)(void (*)(void))workers_submit_chunk, METH_FASTCALL,
      workers_submit_chunk_doc},
+    {"submit_chunks", (PyCFunction)(void (*)(void))workers_submit_chunks, METH_FASTCALL,
+     workers_submit_chunks_doc},
     {"_start", (PyCFunction)(void (*)(void))workers_start, METH_VARARGS | METH_KEYWORDS,
      workers_start_doc},
     {"_attach", workers_attach, METH_O, workers_attach_doc},

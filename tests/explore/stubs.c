@@ -39,6 +39,11 @@ int segment_release(struct segment *segment, uint64_t offset, uint64_t length)
     return 0;
 }
 
+void segment_populate(const struct segment *segment, uint64_t offset, uint64_t length)
+{
+    (void)segment, (void)offset, (void)length;
+}
+
 uint64_t segment_committed(const struct segment *segment)
 {
     return segment->size;
@@ -91,6 +96,16 @@ void spin_end(struct spin_wait *wait)
 void spin_spread(struct spin_wait *wait)
 {
     (void)wait;
+}
+
+void spin_note_core(_Atomic uint32_t *place)
+{
+    (void)place;
+}
+
+void spin_woken(struct spin *spin, _Atomic uint32_t *place)
+{
+    (void)spin, (void)place;
 }
 
 void stats_wait(struct process *process, int64_t since)
