@@ -33,6 +33,7 @@ import latency
 import mapping
 import memory
 import native
+import neighbours
 import payload
 import replacement
 import scale
@@ -55,6 +56,7 @@ FAMILIES: dict[str, Callable[[Options], Iterator[Row | Skipped]]] = {
     "native": native.rows,
     "memory": memory.rows,
     "replacement": replacement.rows,
+    "neighbours": neighbours.rows,
 }
 CHARTS = "charts"
 

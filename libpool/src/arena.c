@@ -40,7 +40,7 @@ struct block_details {
     _Atomic uint64_t size;
     /* Bytes committed from the block's start; for large classes. Written by the holder. */
     _Atomic uint64_t committed;
-    /* The tick of its last use. Written by the holder. */
+    /* The tick at which it was allocated or freed last. Written by who does. */
     _Atomic uint32_t used;
     /* How often it has been allocated. Written by the holder. */
     _Atomic uint32_t stamp;
@@ -180,11 +180,22 @@ static bool hold(struct arena *arena, unsigned size_class, uint32_t index, uint1
                       ACQ_REL);
 }
 
+/* A block's memory is in use as long as the block is not free, so its age counts from here. Not
+ * `shared_store`: it decides nothing but when pages go back, and whoever is too late to free the
+ * block has written what is true all the same. */
+static void note_use(struct arena *arena, unsigned size_class, uint32_t index)
+{
+    atomic_store_explicit(&details_of(arena, size_class, index)->used,
+                          atomic_load_explicit(tick_of(arena), RELAXED), RELAXED);
+}
+
 /* `from` -> FREE, and then the hint. Death between the two: arena_repair() gives the hint. */
 static bool release(struct arena *arena, block_ref ref, uint64_t from)
 {
     unsigned size_class = ref_class(ref);
 
+    if (ref_valid(arena, ref) && class_bits(size_class) >= SMALL_CLASS_BITS)
+        note_use(arena, size_class, ref_index(ref));
     if (!ref_valid(arena, ref) ||
         !shared_cas(word_of(arena, size_class, ref_index(ref)), &from, FREE_WORD, ACQ_REL))
         return false;

@@ -137,7 +137,7 @@ void codec_copy(void *to, const void *from, size_t size, bool release)
         return;
     }
     Py_BEGIN_ALLOW_THREADS
-    memcpy(to, from, size);
+    copy_memory(to, from, size);
     Py_END_ALLOW_THREADS
 }
 

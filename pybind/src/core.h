@@ -414,6 +414,8 @@ int codec_write(Writer *writer, PyObject *value);
 Py_ssize_t codec_measure(PyObject *value, Met *met);
 /* memcpy, with `release` without the GIL when long. */
 void codec_copy(void *to, const void *from, size_t size, bool release);
+/* memcpy, and past the caches where these are too small for it. */
+void copy_memory(void *to, const void *from, size_t size);
 
 typedef struct Reader {
     Core *core;

@@ -467,6 +467,45 @@ static void trim_gives_memory_of_free_blocks_back_and_they_are_usable_again(void
     unmake(&fixture);
 }
 
+static void memory_goes_back_when_it_has_been_free_for_two_ticks_and_not_before(void)
+{
+    struct fixture fixture;
+    struct arena *arena = &fixture.arena;
+    block_ref idle, late, again;
+    uint64_t before;
+    int tick;
+
+    make(&fixture, 32 * MEBIBYTE, LARGEST);
+    idle = alloc(arena, MEBIBYTE);
+    late = alloc(arena, MEBIBYTE);
+    before = segment_committed(&fixture.segment);
+    EXPECT(arena_free_held(arena, idle, OWNER), true);
+    arena_tick(arena);
+    EXPECT(arena_trim(arena, OTHER, 2), 0);
+    arena_tick(arena);
+    /* The one that was in use for so long begins to be idle only now. */
+    EXPECT(arena_free_held(arena, late, OWNER), true);
+    EXPECT(arena_trim(arena, OTHER, 2), MEBIBYTE);
+    arena_tick(arena);
+    EXPECT(arena_trim(arena, OTHER, 2), 0);
+    EXPECT(segment_committed(&fixture.segment), before - MEBIBYTE);
+    arena_tick(arena);
+    EXPECT(arena_trim(arena, OTHER, 2), MEBIBYTE);
+    /* In a burst, which uses a block at least once in two ticks, its pages stay. */
+    again = alloc(arena, MEBIBYTE);
+    EXPECT(again, idle);
+    EXPECT(arena_free_held(arena, again, OWNER), true);
+    before = segment_committed(&fixture.segment);
+    for (tick = 0; tick < 10; tick++) {
+        arena_tick(arena);
+        EXPECT(arena_trim(arena, OTHER, 2), 0);
+        EXPECT(alloc(arena, MEBIBYTE), again);
+        EXPECT(segment_committed(&fixture.segment), before);
+        EXPECT(arena_free_held(arena, again, OWNER), true);
+    }
+    unmake(&fixture);
+}
+
 /* ---- Threads ---- */
 
 #define THREADS 4
@@ -538,6 +577,7 @@ static const struct harness_test tests[] = {
     TEST(repair_frees_what_the_dead_held_and_nothing_else),
     TEST(repair_gives_the_hints_again_that_the_dead_took),
     TEST(trim_gives_memory_of_free_blocks_back_and_they_are_usable_again),
+    TEST(memory_goes_back_when_it_has_been_free_for_two_ticks_and_not_before),
     TEST(of_threads_each_has_its_blocks_for_itself),
 };
 

@@ -120,10 +120,73 @@ static void an_idle_pool_uses_no_processor_time(void)
     pool_destroy(pool);
 }
 
+/* How often the kernel has taken a process off its core, or -1 while it does not sleep. */
+static long switches_of_sleeper(pid_t pid)
+{
+    char path[64], line[256], state = '?';
+    long switches = 0, count;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    file = fopen(path, "re");
+    while (file && fgets(line, sizeof line, file)) {
+        sscanf(line, "State: %c", &state);
+        if (sscanf(line, "voluntary_ctxt_switches: %ld", &count) == 1 ||
+            sscanf(line, "nonvoluntary_ctxt_switches: %ld", &count) == 1)
+            switches += count;
+    }
+    if (file)
+        fclose(file);
+    return state == 'S' ? switches : -1;
+}
+
+static bool all_sleep(struct pool *pool, pid_t supervisor, long switches[WORKERS + 1])
+{
+    int worker;
+
+    switches[WORKERS] = switches_of_sleeper(supervisor);
+    for (worker = 0; worker < WORKERS; worker++)
+        if ((switches[worker] = switches_of_sleeper(pool_worker_pid(pool, worker))) < 0)
+            return false;
+    return switches[WORKERS] >= 0;
+}
+
+/* Counted, not timed: whoever wakes up, if only to look, has to be taken off a core again. */
+static void an_idle_pool_wakes_nobody(void)
+{
+    struct pool *pool = harness_pool(WORKERS, 64 * MEBIBYTE);
+    struct pool_stats stats = {.size = sizeof stats};
+    struct pool_future futures[100];
+    long before[WORKERS + 1], after[WORKERS + 1];
+    int i;
+
+    for (i = 0; i < 100; i++)
+        futures[i] = harness_submit(pool, job_nothing, NULL, 0);
+    for (i = 0; i < 100; i++)
+        EXPECT(harness_status(&futures[i]), 0);
+    EXPECT(pool_get_stats(pool, &stats), 0);
+    /* They start, spin, and may wake each other. Two looks: during the first one who had been seen
+     * asleep may have been woken by one that was not. */
+    for (i = 0; i < 1000; i++) {
+        if (all_sleep(pool, stats.supervisor, before) && all_sleep(pool, stats.supervisor, after) &&
+            memcmp(before, after, sizeof after) == 0)
+            break;
+        EXPECT(harness_ends(pool_supervisor_fd(pool), 10), false);
+    }
+    EXPECT(harness_ends(pool_supervisor_fd(pool), 1000), false);
+    EXPECT(all_sleep(pool, stats.supervisor, after), true);
+    for (i = 0; i < WORKERS; i++)
+        EXPECT(after[i] - before[i], 0);
+    /* One tick in five seconds, for memory to give back. */
+    EXPECT(after[WORKERS] - before[WORKERS] <= 1, true);
+    pool_destroy(pool);
+}
+
 static const struct harness_test tests[] = {
     TEST(a_million_jobs_may_wait_submitted_by_one_thread),
     TEST(a_million_jobs_may_wait_submitted_by_four_threads),
     TEST(an_idle_pool_uses_no_processor_time),
+    TEST(an_idle_pool_wakes_nobody),
 };
 
 HARNESS_MAIN("pool: load and idleness", tests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import gc
+import hashlib
 import os
 import pickle
 import signal
@@ -340,3 +341,21 @@ def test_many_in_one_list(pool: Pool) -> None:
     values = [bytearray([i]) * 20_000 for i in range(30)]
     assert pool.apply(same, [values]) == values
     assert pool.map(same, values, chunksize=10) == values
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (1, 0), (63, 1), (64, 63)])
+def test_what_is_larger_than_the_caches_arrives_intact(pool: Pool, before: int, after: int) -> None:
+    # It is copied in another way, by lines of the cache, and its ends in the usual one.
+    content = os.urandom(1 << 20) * 33
+    part = memoryview(content)[before : len(content) - after]
+    assert pool.apply(digest, [Box(part)]) == hashlib.sha1(part).digest()
+    returned = pool.apply(bytes_of, [content, before, after])
+    assert returned.content.obj is not content and returned.content == part
+
+
+def digest(box: Box) -> bytes:
+    return hashlib.sha1(box.content).digest()
+
+
+def bytes_of(content: bytes, before: int, after: int) -> Box:
+    return Box(memoryview(content)[before : len(content) - after])
