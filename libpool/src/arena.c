@@ -279,10 +279,53 @@ static int commit_block(struct arena *arena, unsigned size_class, uint32_t index
     return error;
 }
 
+/* A block that is HELD from now on has `size` bytes. */
+static void begin_use(struct arena *arena, block_ref ref, uint64_t size)
+{
+    struct block_details *details = details_of(arena, ref_class(ref), ref_index(ref));
+
+    shared_store(&details->size, size, RELAXED);
+    shared_store(&details->used, shared_load(tick_of(arena), RELAXED), RELAXED);
+    shared_store(&details->stamp, shared_load(&details->stamp, RELAXED) + 1, RELAXED);
+}
+
+/* A free block of a class, HELD from now on, if `size` bytes of it are committed. */
+static bool take_from(struct arena *arena, unsigned size_class, uint16_t owner, uint64_t size,
+                      block_ref *ref)
+{
+    uint32_t index = 0;
+
+    do {
+        if (!freemap_take(&arena->size_class[size_class].map, &index))
+            return false;
+    } while (!hold(arena, size_class, index, owner));
+    *ref = block_ref_make(size_class, index);
+    if (class_bits(size_class) < SMALL_CLASS_BITS ||
+        shared_load(&details_of(arena, size_class, index)->committed, RELAXED) >= size)
+        return true;
+    arena_free_held(arena, *ref, owner);
+    return false;
+}
+
+bool arena_take(struct arena *arena, uint16_t owner, uint64_t size, block_ref *ref)
+{
+    int first = class_for(arena, size);
+    unsigned size_class;
+
+    if (first < 0)
+        return false;
+    /* What has a little more to it, as a result has beside its array, may be of the next class. */
+    for (size_class = (unsigned)first; size_class <= (unsigned)first + 1; size_class++)
+        if (size_class < arena->classes && take_from(arena, size_class, owner, size, ref)) {
+            begin_use(arena, *ref, size);
+            return true;
+        }
+    return false;
+}
+
 int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *ref)
 {
     int size_class = class_for(arena, size);
-    struct block_details *details;
     uint32_t index = 0;
     bool held = false;
     int error;
@@ -303,10 +346,7 @@ int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *r
         *ref = 0;
         return error;
     }
-    details = details_of(arena, (unsigned)size_class, index);
-    shared_store(&details->size, size, RELAXED);
-    shared_store(&details->used, shared_load(tick_of(arena), RELAXED), RELAXED);
-    shared_store(&details->stamp, shared_load(&details->stamp, RELAXED) + 1, RELAXED);
+    begin_use(arena, *ref, size);
     return 0;
 }
 

@@ -57,6 +57,9 @@ int arena_start(struct arena *arena);
  * -ENOMEM. */
 int arena_alloc(struct arena *arena, uint16_t owner, uint64_t size, block_ref *ref);
 
+/* The same, but only what is free and committed already: false where there is no such block. */
+bool arena_take(struct arena *arena, uint16_t owner, uint64_t size, block_ref *ref);
+
 /* Where a block is and how many bytes it has, or -EINVAL for a reference that can't be one.
  * Whatever the shared memory says, the bytes lie in the segment. */
 int arena_lookup(const struct arena *arena, block_ref ref, void **memory, uint64_t *size);

@@ -47,6 +47,27 @@ int pool_alloc_own(struct pool *pool, size_t size, uint64_t *reference, void **m
     return 0;
 }
 
+int pool_take_own(struct pool *pool, size_t size, uint64_t *reference, void **memory)
+{
+    uint64_t length;
+    block_ref ref;
+    int error = submit_allowed(pool);
+
+    if (error)
+        return error;
+    submit_touch(pool);
+    if (!arena_take(&pool->arena, pool->self, size, &ref))
+        return -ENOMEM;
+    error = arena_lookup(&pool->arena, ref, memory, &length);
+    if (error) {
+        arena_free_held(&pool->arena, ref, pool->self);
+        return error;
+    }
+    arena_keep(&pool->arena, ref, pool->self);
+    *reference = ref;
+    return 0;
+}
+
 void pool_free(struct pool *pool, uint64_t reference)
 {
     if (pool_usable(pool) == -EXDEV)

@@ -27,7 +27,7 @@ int buffers_begin(Buffers *buffers, Handle *handle)
 {
     Core *core = handle->core;
     buffers->list = PyList_New(0);
-    buffers->blocks = NULL;
+    buffers->blocks = buffers->kept = NULL;
     buffers->given = 0;
     Collector *collector = (Collector *)core->collector_type->tp_alloc(core->collector_type, 0);
     buffers->collector = (PyObject *)collector;
@@ -45,6 +45,7 @@ void buffers_clear(Buffers *buffers)
     Py_CLEAR(buffers->list);
     Py_CLEAR(buffers->collector);
     Py_CLEAR(buffers->blocks);
+    Py_CLEAR(buffers->kept);
 }
 
 /* The buffer_callback of pickle: true for what is to be in the pickle. */
@@ -111,11 +112,30 @@ static const Py_buffer *nth(const Buffers *buffers, Py_ssize_t i)
     return PyMemoryView_GET_BUFFER(PyList_GET_ITEM(buffers->list, i));
 }
 
-/* The block that the buffer is sent as a part of. Borrowed; NULL: it is copied. */
-static Block *nth_block(const Buffers *buffers, Py_ssize_t i)
+Block *buffers_block(const Buffers *buffers, Py_ssize_t i)
 {
     PyObject *block = buffers->blocks ? PyTuple_GET_ITEM(buffers->blocks, i) : Py_None;
     return block == Py_None ? NULL : (Block *)block;
+}
+
+/* A tuple of None. */
+static PyObject *no_blocks(Py_ssize_t count)
+{
+    PyObject *blocks = PyTuple_New(count);
+    for (Py_ssize_t i = 0; blocks && i < count; i++)
+        PyTuple_SET_ITEM(blocks, i, Py_NewRef(Py_None));
+    return blocks;
+}
+
+int buffers_set_block(Buffers *buffers, Py_ssize_t i, Block *block)
+{
+    if (!buffers->blocks)
+        buffers->blocks = no_blocks(PyList_GET_SIZE(buffers->list));
+    if (!buffers->blocks)
+        return -1;
+    Py_DECREF(Py_None); /* which is what is there */
+    PyTuple_SET_ITEM(buffers->blocks, i, Py_NewRef((PyObject *)block));
+    return 0;
 }
 
 /* Whether the block goes by reference: 1 or 0, or -1 with an exception. */
@@ -144,31 +164,26 @@ int buffers_finish(Buffers *buffers, Handle *handle, PyObject *known)
         int by_reference = block ? goes(buffers, block, known) : 0;
         if (by_reference < 0)
             return -1;
-        if (!by_reference)
-            continue;
-        if (!buffers->blocks) {
-            buffers->blocks = PyTuple_New(count);
-            for (Py_ssize_t k = 0; buffers->blocks && k < count; k++)
-                PyTuple_SET_ITEM(buffers->blocks, k, Py_NewRef(Py_None));
-            if (!buffers->blocks)
-                return -1;
-        }
-        Py_DECREF(Py_None);
-        PyTuple_SET_ITEM(buffers->blocks, i, Py_NewRef((PyObject *)block));
+        if (by_reference && buffers_set_block(buffers, i, block) < 0)
+            return -1;
     }
     return 0;
 }
 
-void buffers_keep(Buffers *buffers)
+int buffers_keep(Buffers *buffers)
 {
-    for (Py_ssize_t i = 0; buffers->given && i < PyTuple_GET_SIZE(buffers->blocks); i++) {
-        Block *block = nth_block(buffers, i);
-        if (block && block->own) {
-            PyTuple_SET_ITEM(buffers->blocks, i, Py_NewRef(Py_None));
-            Py_DECREF((PyObject *)block);
-        }
-    }
+    Py_ssize_t count = PyList_GET_SIZE(buffers->list);
+    /* Which look after the memory that is copied. */
+    Py_XSETREF(buffers->kept, buffers->blocks);
+    buffers->blocks = NULL;
     buffers->given = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *block = PyTuple_GET_ITEM(buffers->kept, i);
+        if (block != Py_None && !((Block *)block)->own &&
+            buffers_set_block(buffers, i, (Block *)block) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 size_t buffers_end(const Buffers *buffers, size_t offset, size_t pickle_size)
@@ -176,7 +191,7 @@ size_t buffers_end(const Buffers *buffers, size_t offset, size_t pickle_size)
     Py_ssize_t count = PyList_GET_SIZE(buffers->list);
     size_t end = offset + HEADER + ENTRY * (size_t)count + pickle_size;
     for (Py_ssize_t i = 0; i < count; i++)
-        if (!nth_block(buffers, i))
+        if (!buffers_block(buffers, i))
             end = aligned(end) + (size_t)nth(buffers, i)->len;
     return end;
 }
@@ -184,7 +199,7 @@ size_t buffers_end(const Buffers *buffers, size_t offset, size_t pickle_size)
 static void write_entry(const Buffers *buffers, Py_ssize_t i, uint8_t *out)
 {
     const Py_buffer *view = nth(buffers, i);
-    const Block *block = nth_block(buffers, i);
+    const Block *block = buffers_block(buffers, i);
     uint64_t entry[3] = {(uint64_t)view->len | (view->readonly ? READ_ONLY : 0)};
     if (block) {
         entry[0] |= block->private ? PRIVATE : 0;
@@ -209,7 +224,7 @@ void buffers_write(const Buffers *buffers, uint8_t *memory, size_t offset, const
     size_t at = (size_t)(out - memory) + pickle_size;
     for (uint32_t i = 0; i < count; i++) {
         const Py_buffer *view = nth(buffers, i);
-        if (nth_block(buffers, i))
+        if (buffers_block(buffers, i))
             continue;
         at = aligned(at);
         codec_copy(memory + at, view->buf, (size_t)view->len, true);

@@ -181,6 +181,7 @@ static int run_call(Reply *reply, PyObject *function, int form, Reader *reader,
                     const Source *source)
 {
     PyObject *result = call(function, form, reader, source);
+    reply->result = &result;
     int error = result ? reply_value(reply, result) : -1;
     if (error < 0 && result)
         reply_note_result(function, result);

@@ -70,15 +70,17 @@ static int drop_unpicklable(Chunk *chunk, PyObject *results)
     return 0;
 }
 
-/* 0, or -1 with an exception. */
-static int reply_results(Chunk *chunk, Reply *reply, PyObject *results)
+/* 0, or -1 with an exception. *results may be cleared. */
+static int reply_results(Chunk *chunk, Reply *reply, PyObject **results)
 {
-    size_t before = reply->header_size;
-    PyObject *value = Py_NewRef(results);
-    if (chunk->failures) {
-        reply_begin_partial(reply);
-        Py_SETREF(value, PyTuple_Pack(2, results, chunk->failures));
+    if (!chunk->failures) {
+        reply->result = results;
+        return reply_value(reply, *results);
     }
+    size_t before = reply->header_size;
+    reply->result = NULL;
+    reply_begin_partial(reply);
+    PyObject *value = PyTuple_Pack(2, *results, chunk->failures);
     int error = value ? reply_value(reply, value) : -1;
     if (error < 0)
         reply->header_size = before;
@@ -91,7 +93,7 @@ int chunk_run(Chunk *chunk, Reply *reply, PyObject *items)
     int64_t begin = monotonic_now();
     PyObject *results = items ? call_items(chunk, reply->job, items) : NULL;
     reply_begin_timed(reply, monotonic_now() - begin);
-    int error = results ? reply_results(chunk, reply, results) : -1;
+    int error = results ? reply_results(chunk, reply, &results) : -1;
     if (error < 0 && results && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
         if (!(chunk->form & FORM_EACH)) {
             reply_note_result(chunk->function, results);
@@ -99,7 +101,7 @@ int chunk_run(Chunk *chunk, Reply *reply, PyObject *items)
             PyErr_Clear();
             error = drop_unpicklable(chunk, results);
             if (error == 0)
-                error = reply_results(chunk, reply, results);
+                error = reply_results(chunk, reply, &results);
         }
     }
     Py_XDECREF(results);

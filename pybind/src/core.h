@@ -13,6 +13,7 @@
  *   flat.c       the same for bytearray and array.array
  *   pickling.c   the same for what needs pickle
  *   buffers.c    large buffers beside a pickle
+ *   born.c       arrays of NumPy that are in shared memory from the start
  *   block.c      Block: a Python object that looks after a piece of shared memory
  *   future.c     Future: its methods
  *   job.c        a future's job: waiting for it, becoming final
@@ -444,6 +445,7 @@ typedef struct Buffers {
     PyObject *list;      /* of memoryviews; NULL: there are none */
     PyObject *collector; /* adds to it, during the pickling */
     PyObject *blocks;    /* tuple: the Block that each lies in, or None. NULL: none does */
+    PyObject *kept;      /* what `blocks` was before buffers_keep(), or NULL */
     size_t given;        /* how many blocks of this worker's own are among these: */
     uint64_t gifts[POOL_JOB_BLOCKS]; /* their references */
 } Buffers;
@@ -472,8 +474,12 @@ int buffers_begin(Buffers *buffers, Handle *handle);
 /* After it: finds out what lies in shared blocks. In a result these are the sequence `known` and this
  * worker's own, which are to be given with it; in an argument, where that is NULL, all others. */
 int buffers_finish(Buffers *buffers, Handle *handle, PyObject *known);
-/* Has the worker keep what it was to give: a copy is sent. */
-void buffers_keep(Buffers *buffers);
+/* Has the worker keep what it was to give: a copy is sent. 0, or -1 with an exception. */
+int buffers_keep(Buffers *buffers);
+/* The block that buffer number `i` is sent as a part of. Borrowed; NULL: it is copied. */
+Block *buffers_block(const Buffers *buffers, Py_ssize_t i);
+/* Sets it. 0, or -1 with an exception. */
+int buffers_set_block(Buffers *buffers, Py_ssize_t i, Block *block);
 void buffers_clear(Buffers *buffers);
 /* Where in the memory a payload ends that begins at `offset`. */
 size_t buffers_end(const Buffers *buffers, size_t offset, size_t pickle_size);
@@ -481,6 +487,12 @@ void buffers_write(const Buffers *buffers, uint8_t *memory, size_t offset, const
                    size_t pickle_size);
 /* Reads such a payload. */
 PyObject *buffers_loads(const Source *source, Reader *reader);
+
+/* After buffers_finish(), for a result: has its arrays given whose memory was shared from the start,
+ * and that nobody has when *result has been cleared; that is done if there are any. With `result`
+ * NULL all are copied. 0, or -1 with an exception. Then, after the writing, born_end(). */
+int born_begin(Handle *handle, Buffers *buffers, PyObject **result);
+void born_end(const Buffers *buffers);
 
 struct Block {
     PyObject_HEAD
@@ -701,6 +713,8 @@ typedef struct Reply {
     Core *core;
     PyObject *known; /* list of the Blocks that came with the arguments, or NULL for none: the
                         submitter has these, too */
+    PyObject **result; /* the caller's only reference to what is replied: cleared where the arrays in
+                          it are to be given. NULL: it has more than one */
     struct pool_job *job;
     size_t header_size;
     uint8_t header[REPLY_HEADER];

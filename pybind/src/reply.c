@@ -84,8 +84,7 @@ static int reply_buffers(Reply *reply, PyObject *pickled, Buffers *buffers, Py_s
     uint8_t *out = pool_job_reserve_with(reply->job, (size_t)*size, buffers->gifts, buffers->given);
     if (!out && errno == EINVAL && buffers->given) {
         /* One is some other result's, that nobody has collected. */
-        buffers_keep(buffers);
-        return reply_buffers(reply, pickled, buffers, size);
+        return buffers_keep(buffers) < 0 ? -1 : reply_buffers(reply, pickled, buffers, size);
     }
     if (!out)
         return -errno;
@@ -109,7 +108,9 @@ static int reply_pickled(Reply *reply, PyObject *value, Py_ssize_t *size)
         *size = PyBytes_GET_SIZE(pickled);
         error = reply_bytes(reply, TAG_PICKLE, PyBytes_AS_STRING(pickled), *size);
     } else if (pickled && buffers_finish(&buffers, handle, known) == 0) {
-        error = reply_buffers(reply, pickled, &buffers, size);
+        if (born_begin(handle, &buffers, reply->result) == 0)
+            error = reply_buffers(reply, pickled, &buffers, size);
+        born_end(&buffers);
     }
     Py_XDECREF(pickled);
     buffers_clear(&buffers);

@@ -318,6 +318,31 @@ static void what_cannot_be_given_is_refused(void)
     pool_destroy(pool);
 }
 
+static void only_memory_that_was_used_before_is_taken(void)
+{
+    struct pool *pool = harness_pool(1, LIMIT);
+    struct pool_stats stats = {.size = sizeof stats};
+    uint64_t reference, other, before;
+    void *memory, *found;
+
+    EXPECT(pool_take_own(pool, LARGE, &reference, &memory), -ENOMEM);
+    fill(pool);
+    REQUIRE(pool_get_stats(pool, &stats), 0);
+    before = stats.memory;
+    REQUIRE(pool_take_own(pool, LARGE, &reference, &memory), 0);
+    EXPECT(*(unsigned char *)memory, 99);
+    REQUIRE(pool_take_own(pool, LARGE / 2, &other, &found), 0); /* of the next class */
+    EXPECT(found != memory, true);
+    REQUIRE(pool_get_stats(pool, &stats), 0);
+    EXPECT(stats.memory - before < 65536, true); /* a page of each table that is looked at */
+    pool_drop(pool, other);
+    pool_drop(pool, reference);
+    EXPECT(pool_take_own(pool, LARGE + 1, &reference, &memory), -ENOMEM);
+    EXPECT(pool_take_own(pool, LARGE / 4, &reference, &memory), -ENOMEM);
+    EXPECT(pool_take_own(pool, SIZE_MAX, &reference, &memory), -ENOMEM);
+    pool_destroy(pool);
+}
+
 static const struct harness_test tests[] = {
     TEST(what_a_job_gives_is_there_until_the_host_lets_go),
     TEST(it_is_free_with_the_future_if_nobody_holds_it),
@@ -326,6 +351,7 @@ static const struct harness_test tests[] = {
     TEST(another_result_takes_the_place_of_one_with_blocks),
     TEST(it_is_free_after_the_workers_death),
     TEST(what_cannot_be_given_is_refused),
+    TEST(only_memory_that_was_used_before_is_taken),
 };
 
 HARNESS_MAIN("pool: given blocks", tests)
