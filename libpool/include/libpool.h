@@ -78,7 +78,8 @@ struct pool_host {
     int (*start)(void *context, struct pool *pool, unsigned worker);
     /* Runs one job submitted with pool_commit_host(). Returns its status, as a pool_function. */
     int (*run)(void *context, struct pool_job *job);
-    /* Once, when the worker ends in an orderly way. */
+    /* Once, when the worker ends in an orderly way: after pool_close(), or `worker_jobs` jobs. Not
+     * when it dies; pool_terminate() leaves no time for it. */
     void (*stop)(void *context);
     /* Around every sleep of the worker: let go of the interpreter's lock, and take it again. */
     void (*release)(void *context);
