@@ -54,15 +54,30 @@ struct lookup {
     const char *name;       /* ... or the one of this name */
     uintptr_t base;         /* out */
     bool found, code;
+    bool begun; /* the executable has been visited */
 };
+
+/* glibc has an empty name for the executable; with musl, whose name for it is the path by which it
+ * was run, it is the first. Not so in a namespace of glibc's dlmopen(). */
+static bool is_executable(const struct dl_phdr_info *info, const struct lookup *lookup)
+{
+#if defined(__GLIBC__)
+    (void)lookup;
+    return info->dlpi_name[0] == '\0';
+#else
+    (void)info;
+    return !lookup->begun;
+#endif
+}
 
 static int visit_module(struct dl_phdr_info *info, size_t size, void *context)
 {
     struct lookup *lookup = context;
-    const char *name = info->dlpi_name[0] == '\0' ? lookup->executable : info->dlpi_name;
+    const char *name = is_executable(info, lookup) ? lookup->executable : info->dlpi_name;
     int i;
 
     (void)size;
+    lookup->begun = true;
     if (lookup->name && strcmp(lookup->name, name) != 0)
         return 0;
     for (i = 0; i < info->dlpi_phnum; i++) {
@@ -197,6 +212,7 @@ int function_resolve(struct function_table *table, uint64_t id, pool_function *f
         if (!dlopen(name, RTLD_NOW | RTLD_LOCAL))
             return -EINVAL;
         lookup.name = name;
+        lookup.begun = false;
         if (!dl_iterate_phdr(visit_module, &lookup))
             return -EINVAL;
     }

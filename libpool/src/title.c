@@ -8,7 +8,6 @@
  * in /proc/self/stat. Where it can't be moved the range is overwritten, as far as it goes. The
  * host's own memory is another copy. All of this is for people who look: failure changes nothing.
  */
-#include <linux/prctl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,6 @@
 #include <CUnit/Basic.h>
 #include <dirent.h>
 #include <errno.h>
-#include <execinfo.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
@@ -23,6 +22,10 @@
 
 #include "system.h"
 #include "wake.h"
+
+#if defined(__GLIBC__)
+#include <execinfo.h>
+#endif
 
 #define SHARED_BYTES (64 * MEBIBYTE)
 #define PATIENCE (20 * SECOND)
@@ -351,10 +354,12 @@ static void print_stacks_below(pid_t pid, const char *name)
 
 static void print_own_stack(int signal_number)
 {
+    (void)signal_number;
+#if defined(__GLIBC__)
     void *frames[64];
 
-    (void)signal_number;
     backtrace_symbols_fd(frames, backtrace(frames, 64), STDERR_FILENO);
+#endif
 }
 
 static bool left_behind;

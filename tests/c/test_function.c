@@ -81,7 +81,11 @@ static void a_function_of_a_shared_library_is_found_in_another_process(void)
     math = round_trip(&fixture, address_to_function((uintptr_t)dlsym(library, "fegetround")));
     libc = round_trip(&fixture, address_to_function((uintptr_t)dlsym(RTLD_DEFAULT, "getppid")));
     own = round_trip(&fixture, job_nothing);
+#if defined(__GLIBC__) /* musl's libm is its libc */
     EXPECT(module_of(math) != module_of(libc), true);
+#else
+    EXPECT(libc != math, true);
+#endif
     EXPECT(module_of(math) != module_of(own), true);
     unmake(&fixture);
     dlclose(library);
