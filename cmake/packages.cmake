@@ -31,12 +31,19 @@ if(CMAKE_LIBRARY_ARCHITECTURE AND CMAKE_INSTALL_LIBDIR MATCHES "${CMAKE_LIBRARY_
     set(CPACK_DEBIAN_PACKAGE_MULTIARCH same)
 endif()
 # What it needs at run time is asked from dpkg-shlibdeps, where there is one.
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS ${PROJECT_BINARY_DIR}/libpool)
 find_program(DPKG_SHLIBDEPS dpkg-shlibdeps)
 mark_as_advanced(DPKG_SHLIBDEPS)
 
-# debian_pair LIBRARY RUNTIME DEVELOPMENT [DEPENDS...]: packages LIBRARY<soversion> and LIBRARY-dev
-# from these components. DEPENDS: of the second, besides the first.
+# debian_pair LIBRARY RUNTIME DEVELOPMENT [BASE]: packages LIBRARY<soversion> and LIBRARY-dev from
+# these components, which need those of the library BASE.
 macro(debian_pair library runtime development)
+    set(base)
+    set(base_development)
+    if(NOT "${ARGN}" STREQUAL "")
+        set(base "${ARGN}${soversion} (= ${PROJECT_VERSION})")
+        set(base_development "${ARGN}-dev (= ${PROJECT_VERSION})")
+    endif()
     list(APPEND CPACK_COMPONENTS_ALL ${runtime} ${development})
     string(TOUPPER ${runtime} upper)
     set(CPACK_DEBIAN_${upper}_PACKAGE_NAME ${library}${soversion})
@@ -46,21 +53,25 @@ macro(debian_pair library runtime development)
     if(DPKG_SHLIBDEPS)
         set(CPACK_DEBIAN_${upper}_PACKAGE_SHLIBDEPS ON)
     else()
-        set(CPACK_DEBIAN_${upper}_PACKAGE_DEPENDS libc6)
+        list(APPEND base libc6)
     endif()
+    list(JOIN base ", " CPACK_DEBIAN_${upper}_PACKAGE_DEPENDS)
 
     string(TOUPPER ${development} upper)
     set(CPACK_DEBIAN_${upper}_PACKAGE_NAME ${library}-dev)
     set(CPACK_DEBIAN_${upper}_PACKAGE_SECTION libdevel)
     set(CPACK_DEBIAN_${upper}_DESCRIPTION
-        "This package has what is needed to build programs with ${library}: the header,
-the static library, manual pages, and the files by which pkg-config and CMake
-find them.")
-    set(depends "${library}${soversion} (= ${PROJECT_VERSION})" libc6-dev ${ARGN})
+        "This package has what is needed to build programs with ${library}:
+headers, the library to link with, manual pages, and the files by which
+pkg-config and CMake find them.")
+    set(depends "${library}${soversion} (= ${PROJECT_VERSION})" libc6-dev ${base_development})
     list(JOIN depends ", " CPACK_DEBIAN_${upper}_PACKAGE_DEPENDS)
 endmacro()
 
 debian_pair(libpool runtime development)
+if(TARGET libpool_python)
+    debian_pair(libpool-python python-host-runtime python-host-development libpool)
+endif()
 
 set(CPACK_PRE_BUILD_SCRIPTS ${CMAKE_CURRENT_LIST_DIR}/debian-files.cmake)
 set(CPACK_LIBPOOL_SOURCE ${PROJECT_SOURCE_DIR})

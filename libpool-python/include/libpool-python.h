@@ -8,8 +8,8 @@
  * The conventions are those of libpool.h: 0 (or a count) for success, a negative errno for failure;
  * nothing prints or exits in the program; what a pointer in an argument leads to is copied, or only
  * used until the call returns. Any thread may call any function here at any time, except where two
- * would use the same struct pool_python_arguments at once. "Also in a job": from a C function that
- * a worker of the pool runs. A struct that begins with `size` may grow at its end in later versions.
+ * would use the same struct pool_python_arguments at once. "Also in a job": from a C function that a
+ * worker of the pool runs. A struct that begins with `size` may grow at its end in later versions.
  *
  * Link with -lpool-python -lpool. CPython 3.11 or later.
  */

@@ -35,21 +35,6 @@ void failure_put_back(PyObject *exception)
 #endif
 }
 
-/* Not PyErr_Print(), which ends the process for a SystemExit. */
-void failure_print(void)
-{
-    PyObject *exception = failure_take();
-
-#if PY_VERSION_HEX >= 0x030C0000
-    PyErr_DisplayException(exception);
-#else
-    PyObject *traceback = PyException_GetTraceback(exception);
-    PyErr_Display((PyObject *)Py_TYPE(exception), exception, traceback);
-    Py_XDECREF(traceback);
-#endif
-    Py_DECREF(exception);
-}
-
 /* UTF-8, as bytes; what has no form in it, and an object that can't be told, leave a mark. Takes
  * over `text`. NULL, without an exception: no memory. */
 static PyObject *to_bytes(PyObject *text, const char *otherwise)
@@ -100,6 +85,19 @@ static PyObject *traceback_text(PyObject *exception)
     Py_XDECREF(lines);
     Py_XDECREF(empty);
     return text;
+}
+
+/* Not PyErr_Print(), which ends the process for a SystemExit, nor PyErr_Display(), which up to 3.12
+ * does not show the lines of the program's texts. */
+void failure_print(void)
+{
+    PyObject *exception = failure_take();
+    PyObject *text = to_bytes(traceback_text(exception), "(its traceback can't be had)\n");
+
+    if (text)
+        fprintf(stderr, "%s", PyBytes_AS_STRING(text));
+    Py_XDECREF(text);
+    Py_DECREF(exception);
 }
 
 static int write_failure(struct builder *builder, struct pool_job *job)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compare the binary interface of a library with the one on record.
 
-    abi.py --header H --map MAP --record FILE [--library SO] [--compiler CC] [--update]
+    abi.py --header H [--include FOLDER...] --map MAP --record FILE --library SO [--compiler CC]
+    abi.py ... --update
 
 MAP is the linker's version script: the symbols, each with the version that brought it. FILE lists
 them with their declarations, and the sizes and offsets of public structures, values of constants.
@@ -87,7 +88,7 @@ def exported(library: Path) -> dict[str, str]:
 # ---- Structures and constants ---------------------------------------------------------------
 
 
-def layout(path: Path, header: headers.Header, compiler: str) -> list[str]:
+def layout(path: Path, header: headers.Header, compiler: list[str]) -> list[str]:
     """Have the compiler say how large structures are, where members lie, and what constants are."""
     lines = []
     for name, members in header.structures.items():
@@ -108,11 +109,11 @@ def layout(path: Path, header: headers.Header, compiler: str) -> list[str]:
         source.write_text(
             f'#include <stdio.h>\n#include "{path.resolve()}"\nint main(void) {{\n{code}\n}}\n'
         )
-        run(compiler, "-w", "-I", path.parent, "-o", program, source)
+        run(*compiler, "-w", "-o", program, source)
         return run(program).splitlines()
 
 
-def describe(path: Path, header: headers.Header, script: Path, compiler: str) -> list[str]:
+def describe(path: Path, header: headers.Header, script: Path, compiler: list[str]) -> list[str]:
     """Return the lines of the record."""
     versions = read_map(script)
     symbols = sorted(
@@ -126,17 +127,19 @@ def describe(path: Path, header: headers.Header, script: Path, compiler: str) ->
 
 
 def build_interface(
-    path: Path, header: headers.Header, script: Path, compiler: str, library: Path
+    path: Path, header: headers.Header, script: Path, compiler: list[str], library: Path
 ) -> None:
     """Build a library that has the declared functions, which do nothing, and nothing else."""
     stubs = [f"{function.declaration} {{ __builtin_trap(); }}" for function in header.functions]
-    flags = ["-g", "-w", "-fPIC", "-shared", "-fvisibility=hidden", "-I", path.parent]
+    flags = ["-g", "-w", "-fPIC", "-shared", "-fvisibility=hidden"]
     source = library.with_suffix(".c")
     source.write_text("\n".join([f'#include "{path.resolve()}"', *stubs, ""]))
-    run(compiler, *flags, f"-Wl,--version-script={script}", "-o", library, source)
+    run(*compiler, *flags, f"-Wl,--version-script={script}", "-o", library, source)
 
 
-def write_xml(path: Path, header: headers.Header, script: Path, compiler: str, out: Path) -> None:
+def write_xml(
+    path: Path, header: headers.Header, script: Path, compiler: list[str], out: Path
+) -> None:
     """Describe the interface alone: of the library itself it would name all types inside."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder, "interface.so")
@@ -149,7 +152,7 @@ def write_xml(path: Path, header: headers.Header, script: Path, compiler: str, o
 
 
 def differences_of_abidiff(
-    record: Path, path: Path, header: headers.Header, script: Path, compiler: str
+    record: Path, path: Path, header: headers.Header, script: Path, compiler: list[str]
 ) -> list[str]:
     """Return what abidiff reports of the declared interface, nothing where nothing has changed.
 
@@ -197,10 +200,12 @@ def main() -> int:
     parser.add_argument("--record", type=Path, required=True)
     parser.add_argument("--library", type=Path)
     parser.add_argument("--compiler", default="cc")
+    parser.add_argument("--include", type=Path, action="append", default=[])
     parser.add_argument("--update", action="store_true")
     arguments = parser.parse_args()
     header, record = headers.read(arguments.header), arguments.record
     xml = record.with_name(record.name + ".xml")
+    compiler = [arguments.compiler, *(f"-I{folder}" for folder in arguments.include)]
     if not header.functions:
         sys.exit(f"{arguments.header}: no public function found")
 
@@ -209,21 +214,21 @@ def main() -> int:
         if not same_kind:
             sys.exit("the record is made on a 64-bit machine")
         update_map(arguments.map, header.names())
-        now = describe(arguments.header, header, arguments.map, arguments.compiler)
+        now = describe(arguments.header, header, arguments.map, compiler)
         title = TITLE.format(name=arguments.header.name)
         record.write_text(title + "".join(f"{line}\n" for line in now))
         if shutil.which("abidw"):
-            write_xml(arguments.header, header, arguments.map, arguments.compiler, xml)
+            write_xml(arguments.header, header, arguments.map, compiler, xml)
         else:
             print(f"no abidw here (abigail-tools): {xml.name} is as it was, and may be out of date")
         return 0
 
     problems = check_exports(arguments.library, arguments.map, header)
     if same_kind:
-        now = describe(arguments.header, header, arguments.map, arguments.compiler)
+        now = describe(arguments.header, header, arguments.map, compiler)
         problems += check_record(record, now)
         if shutil.which("abidiff"):
-            interface = arguments.header, header, arguments.map, arguments.compiler
+            interface = arguments.header, header, arguments.map, compiler
             problems += differences_of_abidiff(xml, *interface)
         else:
             print("skipped: abidiff (no abigail-tools here)")

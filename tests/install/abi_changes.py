@@ -44,7 +44,7 @@ def report(changed: Path, arguments: argparse.Namespace, folder: Path) -> tuple[
     header = headers.read(changed)
     abi.update_map(script, header.names())
     library = folder / "changed.so"
-    abi.build_interface(changed, header, script, arguments.compiler, library)
+    abi.build_interface(changed, header, script, [arguments.compiler], library)
     command = [sys.executable, abi.__file__, "--compiler", arguments.compiler]
     options = {"header": changed, "map": script, "record": arguments.record, "library": library}
     for name, value in options.items():

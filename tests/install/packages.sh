@@ -76,13 +76,16 @@ debian() {
         fail "$runtime does not say what programs that are linked with it depend on"
 
     root=$work/root
-    for package in "$runtime" "$development"; do
+    for package in "$work"/packages/*.deb; do # that of libpool-python, too, if it could be built
         dpkg-deb -x "$package" "$root"
     done
     root=$root/usr
 }
 
 "$kind"
+for file in "$root"/lib/*.so "$root"/lib/*/*.so; do
+    [ ! -e "$file" ] || ! objdump -p "$file" | grep -E 'R(UN)?PATH' || fail "$file looks elsewhere"
+done
 ! grep -rlF -e "$work" -e "$source" "$root" || fail "these name folders of this machine"
 
 libdir=$(dirname "$(find "$root" -name libpool.a)")
@@ -100,3 +103,12 @@ quietly "$cmake" -S "$here/consumer" -B "$work/consumer" -DCMAKE_C_COMPILER="$cc
 quietly "$cmake" --build "$work/consumer"
 check "$kind, find_package, shared library" "$work/consumer/consumer"
 check "$kind, find_package, static library" "$work/consumer/consumer_static"
+if [ -e "$libdir/pkgconfig/libpool-python.pc" ]; then
+    echo '#include <libpool-python.h>
+int main(void) { return pool_python_version() == 0; }' >"$work/python.c"
+    flags=$(PKG_CONFIG_LIBDIR=$libdir/pkgconfig pkg-config --cflags --libs libpool-python)
+    # shellcheck disable=SC2086
+    quietly "$cc" "$work/python.c" $flags -o "$work/python"
+    LD_LIBRARY_PATH=$libdir "$work/python" || fail "libpool-python can't be loaded"
+    echo "$kind, libpool-python: loaded"
+fi

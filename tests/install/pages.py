@@ -60,7 +60,7 @@ class Page:
 
     def names(self) -> list[str]:
         """Return the names under which it is found."""
-        return re.findall(r"^\.Nm (\w+)", self.sections.get("NAME", ""), re.MULTILINE)
+        return re.findall(r"^\.Nm ([\w-]+)", self.sections.get("NAME", ""), re.MULTILINE)
 
     def declarations(self) -> dict[str, str]:
         """Return the functions in the synopsis with their declarations."""
