@@ -1,13 +1,19 @@
 /* libpool: worker processes that take jobs from a ring buffer in shared memory.
  *
- * Conventions, for every function here:
+ * Conventions, for every function here that does not say otherwise:
  *   - It returns 0 (or a count) on success and a negative errno on failure. Nothing prints or
  *     exits.
- *   - Every function may be called from any thread of the process that created the pool, and, where
- *     it says "also in a job", from a job that a worker of this pool runs.
+ *   - Any thread of the process that made the pool may call it, at the same time as others are in
+ *     it or in another call on the same pool or the same job. "Also in a job": from a job that a
+ *     worker of this pool runs, on the pool of pool_current(), by the thread that runs the job.
+ *     None is to be called in a signal handler.
  *   - In a process that inherited the pool through somebody else's fork() the pool is inert: calls
  *     return -EXDEV, and nothing that this process does touches the owner's workers.
+ *   - What a pointer in an argument leads to is copied, or only used until the call returns.
  *   - Sizes are bytes, times are nanoseconds of CLOCK_MONOTONIC.
+ *   - A struct that begins with `size` may grow at its end in later versions. The library takes
+ *     the shorter one of a program that was compiled with an older header, and a longer one too if
+ *     all that it does not know there is 0, which always means: as it was before.
  *
  * Linux only. Link with -lpool.
  */
@@ -61,7 +67,8 @@ typedef int (*pool_function)(struct pool_job *job, const void *argument, size_t 
 
 /* ---- Pools ---------------------------------------------------------------------------------- */
 
-/* How a worker hosts an interpreter. All calls come in the worker, on its one thread, except
+/* What a worker does beside C functions: `start` and `stop` alone are hooks for its begin and its
+ * end; with `run` it hosts an interpreter. All calls come in the worker, on its one thread, except
  * `fork`, which comes in the process that is about to fork. Any member may be NULL. */
 struct pool_host {
     size_t size; /* sizeof(struct pool_host) */
@@ -71,7 +78,8 @@ struct pool_host {
     int (*start)(void *context, struct pool *pool, unsigned worker);
     /* Runs one job submitted with pool_commit_host(). Returns its status, as a pool_function. */
     int (*run)(void *context, struct pool_job *job);
-    /* Once, when the worker ends in an orderly way. */
+    /* Once, when the worker ends in an orderly way: after pool_close(), or `worker_jobs` jobs. Not
+     * when it dies; pool_terminate() leaves no time for it. */
     void (*stop)(void *context);
     /* Around every sleep of the worker: let go of the interpreter's lock, and take it again. */
     void (*release)(void *context);
@@ -80,6 +88,28 @@ struct pool_host {
     pid_t (*fork)(void *context);
     void *context;
 };
+
+/* How much a message matters. */
+enum pool_log_level {
+    POOL_LOG_DEBUG,   /* what happens all the time: workers begin, and end in an orderly way */
+    POOL_LOG_INFO,    /* what was asked for, or follows: jobs killed, workers replaced */
+    POOL_LOG_WARNING, /* what cost a job or a worker: deaths, time-outs, retries */
+    POOL_LOG_ERROR    /* what the pool does not recover from */
+};
+
+/* Is told what happens in a pool: one line of text in `message`, without the line's end, valid
+ * until the call returns. It is called
+ *   - in the supervisor, by its only thread, for what becomes of workers: their deaths with signal
+ *     or exit status, replacements, start hooks that fail, jobs that are killed, are late or run
+ *     again, and that it gives up. That is a process of its own: variables that the call changes
+ *     are that process's copy, but descriptors and files that were open in pool_create() are there.
+ *     No worker is replaced until the call returns. In a fork of a host with threads, a lock that
+ *     another thread had at that moment is locked for ever; write() is always safe.
+ *   - in a worker that can't be pinned to its CPU, before its start hook;
+ *   - in the host, by the thread whose call finds that the pool is broken, or mends what can only
+ *     have come of stray writes. The call may be in any function here, also of two threads at once.
+ * It must not call functions of this library. */
+typedef void (*pool_log_function)(void *context, enum pool_log_level level, const char *message);
 
 struct pool_config {
     size_t size;                  /* sizeof(struct pool_config), set by pool_config_init() */
@@ -103,11 +133,31 @@ struct pool_config {
     size_t payload_size; /* bytes */
     const int *keep;     /* descriptors, beside 0 to 2, that it inherits under the same numbers */
     int keep_count;
+    /* The most jobs that may wait for a worker: submissions of the host beyond that return -EAGAIN.
+     * 0: no limit. Jobs may always submit, or they could not end; and pool_map(), which never has
+     * more than 16 chunks for each worker in flight. Counted are the places taken in the queue
+     * at that moment, by whomever, nothing that a death could falsify. Threads that submit at the
+     * same time may exceed it by one each; a job that was cancelled is not counted. */
+    uint64_t queue_limit;
+    /* Worker i runs on CPU cpus[i % cpu_count] only, as do its replacements. Copied. NULL or 0:
+     * where the host may run. */
+    const int *cpus;
+    int cpu_count;
+    pool_log_function log; /* NULL: nobody is told. With `command`: for the host's messages, see
+                              pool_set_log() for the others. */
+    void *log_context;
 };
 
 /* Fills in the defaults: one worker per usable core, no limit of shared memory but the
- * machine's, no host. */
-POOL_API void pool_config_init(struct pool_config *config);
+ * machine's, no host, no limit of the queue, no log. No pool is needed; always succeeds. */
+static inline void pool_config_init(struct pool_config *config);
+/* The same for a struct of `size` bytes: what the program was compiled with, not the library. */
+POOL_API void pool_config_init_size(struct pool_config *config, size_t size);
+
+static inline void pool_config_init(struct pool_config *config)
+{
+    pool_config_init_size(config, sizeof *config);
+}
 
 /* The number of cores this process may use: its CPU affinity, capped by its cgroup's CPU quota
  * (v1 or v2) rounded up. At least 1. */
@@ -115,10 +165,10 @@ POOL_API int pool_cpu_count(void);
 
 /* Makes a pool: a shared segment, a supervisor process, workers. `config` may be NULL. Returns as
  * soon as the supervisor is forked: jobs may be submitted at once.
- * -EINVAL: workers or shared_limit out of range, a struct size this library does not know, or a
- * command together with a host. -ENOMEM, -EMFILE, -EAGAIN: the system has no more memory,
- * descriptors or processes. -ENOENT, -EACCES and the like, as of execv(): the command can't be
- * run. */
+ * -EINVAL: workers, shared_limit, timeout or retries out of range, a struct size this library does
+ * not know, a CPU that this process may not use, or a command together with a host. -ENOMEM,
+ * -EMFILE, -EAGAIN: the system has no more memory, descriptors or processes. -ENOENT, -EACCES and
+ * the like, as of execv(): the command can't be run. */
 POOL_API int pool_create(struct pool **out, const struct pool_config *config);
 
 /* No more submissions from the host: they return -ESHUTDOWN from now on. What was submitted runs,
@@ -165,6 +215,10 @@ POOL_API int pool_attach(int descriptor, struct pool **pool, const void **payloa
  * an error: -EINVAL: not attached, or a struct size that this library does not know. */
 POOL_API int pool_serve(struct pool *pool, const struct pool_host *host);
 
+/* Before pool_serve(): who is told what happens in this process and its workers, as the `log` of
+ * struct pool_config is where there is no command. NULL: nobody. -EINVAL: not attached. */
+POOL_API int pool_set_log(struct pool *pool, pool_log_function log, void *context);
+
 /* ---- Jobs ----------------------------------------------------------------------------------- */
 
 /* Submits function(argument, size). The block is copied; `argument` may be NULL when size is 0.
@@ -172,7 +226,7 @@ POOL_API int pool_serve(struct pool *pool, const struct pool_host *host);
  * workers. Also in a job. The function may live in any shared library that the worker can load
  * by the name under which the host loaded it. -EINVAL: no function, or one that lies in no
  * loaded object. -E2BIG: larger than the pool's shared_limit. -ENOMEM: no memory left for it.
- * -ESHUTDOWN, -EOWNERDEAD, -EXDEV: as pool_check(). */
+ * -EAGAIN: queue_limit jobs wait already. -ESHUTDOWN, -EOWNERDEAD, -EXDEV: as pool_check(). */
 POOL_API int pool_submit(struct pool *pool, pool_function function, const void *argument,
                          size_t size, struct pool_future *future);
 
@@ -188,8 +242,16 @@ struct pool_options {
     int retries;
 };
 
-/* Fills in the pool's defaults. */
-POOL_API void pool_options_init(struct pool *pool, struct pool_options *options);
+/* Fills in the pool's defaults. Always succeeds; also in a job. */
+static inline void pool_options_init(const struct pool *pool, struct pool_options *options);
+/* The same for a struct of `size` bytes. */
+POOL_API void pool_options_init_size(const struct pool *pool, struct pool_options *options,
+                                     size_t size);
+
+static inline void pool_options_init(const struct pool *pool, struct pool_options *options)
+{
+    pool_options_init_size(pool, options, sizeof *options);
+}
 
 /* pool_submit() with options; NULL: the pool's defaults. -EINVAL also: timeout below 1 or retries
  * out of range. */
@@ -197,9 +259,21 @@ POOL_API int pool_submit_with(struct pool *pool, const struct pool_options *opti
                               pool_function function, const void *argument, size_t size,
                               struct pool_future *future);
 
+/* Submits `count` jobs: job i is function(argument i, item_size), with the item_size bytes at
+ * `arguments` + i * item_size. They are jobs of their own, in order, each with its future in
+ * futures[i]; `futures` may be NULL as in pool_submit(). Quicker than as many calls: sleeping
+ * workers are woken once, in the end. Also in a job.
+ * Returns how many were submitted: fewer than `count` where the next one failed, which the call
+ * with the rest says why, and a negative errno, as pool_submit_with(), where the first one did. */
+POOL_API int64_t pool_submit_many(struct pool *pool, const struct pool_options *options,
+                                  pool_function function, const void *arguments, size_t item_size,
+                                  size_t count, struct pool_future *futures);
+
 /* The same in two steps, without the copy: reserves a job with room for `size` bytes of argument,
  * to be written to *argument (aligned to 8) before one of the two commits, or given back with
- * pool_abandon(). Also in a job. */
+ * pool_abandon(). Where a commit fails, the job is as it was: commit it again, or abandon it. Also
+ * in a job. Errors as of pool_submit_with(), -EAGAIN only of the commits. -ESTALE: committed or
+ * abandoned already. */
 POOL_API int pool_prepare(struct pool *pool, size_t size, struct pool_future *future,
                           void **argument);
 POOL_API int pool_prepare_with(struct pool *pool, const struct pool_options *options, size_t size,
@@ -224,6 +298,18 @@ enum pool_outcome {
  * -EINVAL: negative timeout. -ETIMEDOUT. -EINTR: a signal handler ran; call again.
  * -ESTALE: the future was released. */
 POOL_API int pool_future_wait(const struct pool_future *future, int64_t timeout);
+
+/* Returns when all jobs have ended, however they ended. An entry of `futures` whose `pool` is NULL
+ * is passed over. They may be of different pools. Also in a job (of its own submissions).
+ * Errors as of pool_future_wait(); none has changed anything. */
+POOL_API int pool_wait_all(const struct pool_future *futures, size_t count, int64_t timeout);
+
+/* Returns when one of the jobs has ended: its index in `futures`, the lowest of those that have
+ * ended by then. To go on with the others, set the `pool` of that entry to NULL: such entries are
+ * passed over. Each call looks at all entries; for thousands of jobs see "Completions". Also in a
+ * job (of its own submissions).
+ * Errors as of pool_future_wait(); -EINVAL also: no entry, or jobs of different pools. */
+POOL_API int64_t pool_wait_any(const struct pool_future *futures, size_t count, int64_t timeout);
 
 /* How the job stands now, one of enum pool_outcome, or a negative errno. `detail` may be NULL. */
 POOL_API int pool_future_outcome(const struct pool_future *future, int *detail);
@@ -329,6 +415,7 @@ POOL_API void pool_drop(struct pool *pool, uint64_t reference);
 /* The reference of the block in which `address` lies, and how far from its begin; 0 where there is
  * none. Also in a job. */
 POOL_API uint64_t pool_find(struct pool *pool, const void *address, size_t *offset);
+
 /* ---- Functions as arguments ----------------------------------------------------------------- */
 
 /* Any C function: to be cast to its real type before it is called. */

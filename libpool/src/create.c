@@ -12,6 +12,7 @@
 
 #include "atomic.h"
 #include "internal.h"
+#include "sized.h"
 #include "system.h"
 
 #define READY_BITS 10     /* cells of the ready ring's first level */
@@ -28,12 +29,15 @@ int create_pidfd(pid_t pid)
 
 /* ---- Making ---- */
 
-void pool_config_init(struct pool_config *config)
+/* A program that was compiled before there was a limit of the queue has all up to that. */
+#define CONFIG_LEAST offsetof(struct pool_config, queue_limit)
+
+void pool_config_init_size(struct pool_config *config, size_t size)
 {
-    memset(config, 0, sizeof *config);
-    config->size = sizeof *config;
-    config->workers = pool_cpu_count();
-    config->timeout = POOL_FOREVER;
+    struct pool_config defaults = {
+        .size = size, .workers = pool_cpu_count(), .timeout = POOL_FOREVER};
+
+    sized_give(config, size, &defaults, sizeof defaults);
 }
 
 void create_plan(struct pool *pool, uint64_t limit, uint64_t largest)
@@ -99,8 +103,6 @@ static int map_segment(struct pool *pool, uint64_t limit)
 
 static int check_config(const struct pool_config *config)
 {
-    if (config->size != sizeof *config)
-        return -EINVAL;
     if (config->workers < 1 || config->workers > POOL_MAX_WORKERS)
         return -EINVAL;
     if (config->shared_limit && config->shared_limit < MEMORY_MIN)
@@ -109,7 +111,10 @@ static int check_config(const struct pool_config *config)
         return -EINVAL;
     if (config->timeout < 1 || config->retries < 0 || config->retries > 255)
         return -EINVAL;
-    return config->host && config->host->size != sizeof *config->host ? -EINVAL : 0;
+    if (config->cpu_count < 0 || (config->cpu_count && !config->cpus) ||
+        !system_may_use(config->cpus, config->cpu_count))
+        return -EINVAL;
+    return config->host ? sized_check(sizeof *config->host, config->host, sizeof *config->host) : 0;
 }
 
 void create_close(int *fd)
@@ -129,6 +134,7 @@ void create_undo(struct pool *pool)
     create_close(&pool->life_fd);
     pthread_mutex_destroy(&pool->lock);
     free(pool->slots);
+    free(pool->cpus);
     free(pool);
 }
 
@@ -186,12 +192,24 @@ struct pool *create_empty(const struct pool_config *config)
 
     if (!pool)
         return NULL;
+    if (config->cpu_count) {
+        pool->cpus = calloc((size_t)config->cpu_count, sizeof *pool->cpus);
+        if (!pool->cpus) {
+            free(pool);
+            return NULL;
+        }
+        memcpy(pool->cpus, config->cpus, (size_t)config->cpu_count * sizeof *pool->cpus);
+        pool->cpu_count = config->cpu_count;
+    }
     pool->workers = config->workers;
     pool->spinners = pool_cpu_count() > 3 ? pool_cpu_count() / 2 : 1;
     pool->timeout = config->timeout;
     pool->retries = config->retries;
     pool->memory_limit = config->memory_limit;
     pool->worker_jobs = config->worker_jobs;
+    pool->queue_limit = config->queue_limit;
+    pool->log = config->log;
+    pool->log_context = config->log_context;
     snprintf(pool->name, sizeof pool->name, "%s", config->name ? config->name : "libpool");
     if (config->host)
         pool->host = *config->host;
@@ -206,18 +224,25 @@ struct pool *create_empty(const struct pool_config *config)
     return pool;
 }
 
-int pool_create(struct pool **out, const struct pool_config *config)
+static int take_config(struct pool_config *config, const struct pool_config *given)
 {
-    struct pool_config defaults;
+    int error = 0;
+
+    if (given)
+        error = sized_take(config, sizeof *config, given, CONFIG_LEAST);
+    else
+        pool_config_init(config);
+    return error ? error : check_config(config);
+}
+
+int pool_create(struct pool **out, const struct pool_config *given)
+{
+    struct pool_config taken, *config = &taken;
     struct pool *pool;
     int error;
 
     *out = NULL;
-    if (!config) {
-        pool_config_init(&defaults);
-        config = &defaults;
-    }
-    error = check_config(config);
+    error = take_config(config, given);
     if (!error)
         error = fork_watch();
     if (error)

@@ -4,6 +4,7 @@
 
 #include "atomic.h"
 #include "internal.h"
+#include "log.h"
 #include "system.h"
 
 /* A sleeping thread of the host looks this often whether the supervisor is still there. */
@@ -14,8 +15,7 @@ static inline struct job *job_of(const struct pool_future *future)
     return job_at(&future->pool->jobs, future->index);
 }
 
-/* -EXDEV in a process that inherited the pool; a future that is none is stale. */
-static int check_future(const struct pool_future *future)
+int future_check(const struct pool_future *future)
 {
     if (!future->pool || pool_usable(future->pool) == -EXDEV)
         return future->pool ? -EXDEV : -EINVAL;
@@ -29,8 +29,7 @@ static bool is_stale(const struct pool_future *future, uint64_t word)
            (job_flags(word) & JOB_DETACHED);
 }
 
-/* 1: ended; 0: not yet; -ESTALE. */
-static int ended(const struct pool_future *future)
+int future_ended(const struct pool_future *future)
 {
     uint64_t word = shared_load(&job_of(future)->word, ACQUIRE);
 
@@ -57,11 +56,9 @@ static bool owner_has(const struct pool_future *future, uint16_t owner)
     return depth > PROCESS_STACK;
 }
 
-/* After a slice in which nothing happened to the job, since its word was `seen`. Should the
- * worker that was to take it have been stopped, another is woken. What can only come from memory
- * that was scribbled over is put right as far as it can: a waiting job that is in no ring, a
- * running one that nobody runs. */
-static void check_progress(const struct pool_future *future, uint64_t seen)
+/* Should the worker that was to take it have been stopped, another is woken. Of a waiting job that
+ * is in no ring, or a running one that nobody runs, the memory was scribbled over. */
+void future_mend(const struct pool_future *future, uint64_t seen)
 {
     struct pool *pool = future->pool;
     struct ring_cursor cursor;
@@ -69,18 +66,20 @@ static void check_progress(const struct pool_future *future, uint64_t seen)
     if (shared_load(&job_of(future)->word, ACQUIRE) != seen)
         return;
     if (job_state(seen) == JOB_QUEUED) {
-        if (!ring_peek(&pool->ready, &cursor))
-            ring_push(&pool->ready, future->index);
+        if (!ring_peek(&pool->ready, &cursor) && ring_push(&pool->ready, future->index) == 0)
+            log_say(pool, POOL_LOG_WARNING, "a job that waits was in no queue: put back");
         schedule_wake(pool, true);
     } else if (job_state(seen) == JOB_RUNNING && !schedule_has_options(pool, future->index) &&
                !owner_has(future, job_owner(seen))) {
         /* Not one with options: a retry could bring back the very same word. */
-        schedule_end(pool, future->index, future->generation, job_owner(seen), JOB_LOST);
+        if (schedule_end(pool, future->index, future->generation, job_owner(seen), JOB_LOST) == 0)
+            log_say(pool, POOL_LOG_WARNING,
+                    "a job that no worker runs was said to run: it is lost");
     }
 }
 
 /* host_break() ends all jobs, but those beyond a count that was scribbled over. */
-static void end_without_supervisor(const struct pool_future *future)
+void future_give_up(const struct pool_future *future)
 {
     struct pool *pool = future->pool;
     uint64_t word = shared_load(&job_of(future)->word, ACQUIRE);
@@ -119,12 +118,13 @@ static int sleep_slice(const struct pool_future *future, int64_t deadline)
         return error;
     if (!host_supervisor_alive(pool)) {
         host_break(pool);
-        end_without_supervisor(future);
+        future_give_up(future);
     } else {
-        check_progress(future, word);
+        future_mend(future, word);
     }
-    return deadline != POOL_FOREVER && system_now() >= deadline && ended(future) == 0 ? -ETIMEDOUT
-                                                                                      : 0;
+    return deadline != POOL_FOREVER && system_now() >= deadline && future_ended(future) == 0
+               ? -ETIMEDOUT
+               : 0;
 }
 
 int pool_future_wait(const struct pool_future *future, int64_t timeout)
@@ -132,27 +132,27 @@ int pool_future_wait(const struct pool_future *future, int64_t timeout)
     int64_t deadline = POOL_FOREVER;
     struct pool *pool = future->pool;
     struct spin_wait wait;
-    int done = check_future(future);
+    int done = future_check(future);
 
     if (!done && timeout < 0)
         done = -EINVAL;
     if (!done)
-        done = ended(future);
+        done = future_ended(future);
     if (done)
         return done < 0 ? done : 0;
     if (pool->role == ROLE_WORKER)
-        return worker_wait(pool, future->index, future->generation, timeout);
+        return (int)worker_wait(pool, future, 1, timeout);
     spin_begin(&wait, &pool->spin);
     if (timeout < POOL_FOREVER - wait.start)
         deadline = wait.start + timeout;
-    while (!(done = ended(future)) && spin_round(&wait))
+    while (!(done = future_ended(future)) && spin_round(&wait))
         ;
     while (!done) {
         int error = sleep_slice(future, deadline);
 
         if (error)
             return error;
-        done = ended(future);
+        done = future_ended(future);
     }
     spin_end(&wait);
     return done < 0 ? done : 0;
@@ -162,7 +162,7 @@ int pool_future_outcome(const struct pool_future *future, int *detail)
 {
     struct payload result;
     uint64_t word;
-    int error = check_future(future);
+    int error = future_check(future);
 
     if (error)
         return error;
@@ -246,10 +246,10 @@ int pool_future_result(const struct pool_future *future, const void **data, size
 
 int pool_future_cancel(const struct pool_future *future)
 {
-    int done = check_future(future);
+    int done = future_check(future);
 
     if (!done)
-        done = ended(future);
+        done = future_ended(future);
     if (done < 0)
         return done;
     return schedule_cancel(future->pool, future->index, future->generation, JOB_CANCELLED) ? 0
@@ -259,9 +259,9 @@ int pool_future_cancel(const struct pool_future *future)
 int pool_future_kill(const struct pool_future *future)
 {
     struct pool *pool = future->pool;
-    int error = check_future(future);
+    int error = future_check(future);
 
-    if (!error && ended(future) < 0)
+    if (!error && future_ended(future) < 0)
         error = -ESTALE;
     while (!error) {
         error = job_doom(&pool->jobs, future->index, future->generation, JOB_KILLED);
@@ -282,9 +282,9 @@ int pool_future_kill(const struct pool_future *future)
 
 int64_t pool_future_part(const struct pool_future *future)
 {
-    int error = check_future(future);
+    int error = future_check(future);
 
-    if (!error && ended(future) < 0)
+    if (!error && future_ended(future) < 0)
         error = -ESTALE;
     if (error)
         return error;
@@ -307,9 +307,9 @@ int pool_supervisor_fd(struct pool *pool)
 
 int pool_future_notify(const struct pool_future *future)
 {
-    int error = check_future(future);
+    int error = future_check(future);
 
-    if (!error && ended(future) < 0)
+    if (!error && future_ended(future) < 0)
         error = -ESTALE;
     return error ? error
                  : job_flag(&future->pool->jobs, future->index, future->generation, JOB_NOTIFY);

@@ -39,6 +39,9 @@ struct control {
     _Atomic uint32_t notify_overflow;
     /* 1: a worker could not write an eventfd, and asks the supervisor to wake everybody. */
     _Atomic uint32_t unheard;
+    /* Threads of the host sleep on it that wait for any of several jobs. Whoever ends a job that
+     * has JOB_ANY adds 1, with release, and wakes them all. */
+    _Atomic uint32_t any_ended;
 };
 
 #define PROCESS_STACK 24
@@ -85,16 +88,22 @@ struct pool {
     int64_t timeout;  /* defaults of struct pool_options */
     int retries;
     uint64_t memory_limit, worker_jobs; /* as in struct pool_config */
-    char name[32];                      /* for people, as `command` is */
-    char command[384];                  /* supervisor, workers: the host's command line */
+    uint64_t queue_limit;               /* likewise; in the host */
+    int *cpus;
+    int cpu_count;
+    pool_log_function log;
+    void *log_context;
+    char name[32];     /* for people, as `command` is */
+    char command[384]; /* supervisor, workers: the host's command line */
 
     enum role role;
     uint16_t self;  /* the process number: JOB_HOST, or worker + 1 */
     uint32_t forks; /* fork_count() when this process came to have the pool as its own */
     pid_t host_pid, supervisor_pid;
-    sigset_t host_mask; /* of the thread that made the pool, for the workers */
-    int host_fd;        /* pidfd of the host; in the supervisor */
-    int supervisor_fd;  /* pidfd of the supervisor; in the host */
+    int supervisor_status; /* wait status, once it is gone; 0 if the program reaped it itself */
+    sigset_t host_mask;    /* of the thread that made the pool, for the workers */
+    int host_fd;           /* pidfd of the host; in the supervisor */
+    int supervisor_fd;     /* pidfd of the supervisor; in the host */
     int life_fd; /* host: the only write end of a pipe; supervisor: its read end. Closed by exec */
     bool attached;                   /* by pool_attach() */
     int notify_fd;                   /* eventfd to the host */
@@ -159,6 +168,7 @@ void fork_unregister(struct pool *pool);
 pid_t fork_process(const struct pool *pool);
 
 /* schedule.c */
+/* Puts a job into the ring, and wakes a worker for it. */
 int schedule_push(struct pool *pool, uint32_t index);
 /* Claims the oldest job. `on_top`: to be run on top of another, so not if it has a time limit,
  * since then the other would die with it. */
@@ -178,6 +188,8 @@ void schedule_announce(struct pool *pool, uint32_t index, uint32_t generation, u
 void schedule_pop(struct pool *pool);
 /* Wakes a sleeping worker, unless one is on its way to the ring. `force`: even then. */
 void schedule_wake(struct pool *pool, bool force);
+/* As many as there are jobs for, after `count` of them have been put into the ring. */
+void schedule_wake_many(struct pool *pool, size_t count);
 /* This worker may not take what is in the ring, since it has a job that waits: wakes one that
  * sleeps and has none. If there is none, whoever comes out of its jobs next looks at the ring. */
 void schedule_pass_on(struct pool *pool);
@@ -187,7 +199,16 @@ void schedule_notify_host(struct pool *pool);
 void schedule_kick_supervisor(struct pool *pool);
 uint16_t schedule_submitter(const struct pool *pool, uint32_t index);
 
+/* queue.c: whether as many jobs wait as may. Never in a job. */
+bool queue_full(struct pool *pool);
+
 /* submit.c */
+/* Queues a prepared job. `flags`: those that it is to have from the start. `wake`: else the caller
+ * has to, after the last one. */
+int submit_commit(const struct pool_future *future, uint64_t function, bool host, unsigned flags,
+                  bool wake);
+/* Gives back a slot that this process holds. */
+void submit_return(struct pool *pool, uint32_t index);
 /* 0, or why this process can't submit. Jobs may, also when the pool is closing. */
 int submit_allowed(struct pool *pool);
 /* In a worker: what it takes from here on has to be looked for if it dies. Before the taking. */
@@ -204,7 +225,20 @@ void run_end_copy(const struct pool *pool);
 
 /* worker.c */
 void worker_loop(struct pool *pool);
-int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t timeout);
+/* Returns the index of one of the jobs that has ended; runs others meanwhile. */
+int64_t worker_wait(struct pool *pool, const struct pool_future *futures, size_t count,
+                    int64_t timeout);
+
+/* future.c */
+/* -EXDEV in a process that inherited the pool; a future that is none is stale. */
+int future_check(const struct pool_future *future);
+/* 1: ended; 0: not yet; -ESTALE. */
+int future_ended(const struct pool_future *future);
+/* After a slice of sleep in which nothing happened to the job, since its word was `seen`: puts
+ * right what can only come of memory that was scribbled over, or of a worker that is stopped. */
+void future_mend(const struct pool_future *future, uint64_t seen);
+/* After host_break(). */
+void future_give_up(const struct pool_future *future);
 
 /* process.c */
 /* At the start, and before each sleep, since a change of credentials undoes it. */

@@ -37,8 +37,9 @@ enum job_flag {
     JOB_NOTIFY = 4,   /* announce the end on the completion ring */
     /* Doomed: the worker is to be killed, and can't end the job any more. So it is certain that
      * the kill hits this job and not one that the worker began after it. */
-    JOB_LATE = 8,   /* ends as TIMEOUT */
-    JOB_KILLED = 16 /* ends as CANCELLED */
+    JOB_LATE = 8,    /* ends as TIMEOUT */
+    JOB_KILLED = 16, /* ends as CANCELLED */
+    JOB_ANY = 32     /* a thread of the host waits for any of several jobs: see control.any_ended */
 };
 
 #define JOB_DOOMED (JOB_LATE | JOB_KILLED)

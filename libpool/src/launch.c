@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "internal.h"
+#include "sized.h"
 
 #ifndef SYS_close_range
 #define SYS_close_range 436
@@ -30,7 +31,7 @@
 
 enum { FD_SEGMENT, FD_NOTIFY, FD_CONTROL, FD_HOST, FD_LIFE, FDS };
 
-/* The file: this, then the payload. Nobody but the host writes it. */
+/* The file: this, then the payload, then the CPUs. Nobody but the host writes it. */
 struct launch {
     uint64_t magic;
     char version[16];
@@ -43,6 +44,7 @@ struct launch {
     ino_t inode;
     pid_t host_pid;
     uint64_t payload_size;
+    int cpu_count;
 };
 
 static void identify_executable(struct launch *launch)
@@ -53,6 +55,11 @@ static void identify_executable(struct launch *launch)
         return;
     launch->device = status.st_dev;
     launch->inode = status.st_ino;
+}
+
+static size_t cpus_size(const struct launch *launch)
+{
+    return (size_t)launch->cpu_count * sizeof(int);
 }
 
 /* ---- The host ---- */
@@ -91,6 +98,7 @@ static int write_launch(const struct pool *pool, const struct pool_config *confi
         .worker_jobs = pool->worker_jobs,
         .host_pid = pool->host_pid,
         .payload_size = config->payload_size,
+        .cpu_count = config->cpu_count,
     };
     int error, fd = segment_anonymous_file();
 
@@ -102,6 +110,8 @@ static int write_launch(const struct pool *pool, const struct pool_config *confi
     error = write_all(fd, &launch, sizeof launch);
     if (!error)
         error = write_all(fd, config->payload, config->payload_size);
+    if (!error)
+        error = write_all(fd, config->cpus, cpus_size(&launch));
     if (error)
         close(fd);
     return error ? error : fd;
@@ -229,7 +239,8 @@ static const struct launch *map_launch(int fd)
     launch = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (launch == MAP_FAILED)
         return NULL;
-    if (launch->magic == MAGIC && launch->payload_size == size - sizeof *launch &&
+    if (launch->magic == MAGIC &&
+        launch->payload_size == size - sizeof *launch - cpus_size(launch) &&
         strncmp(launch->version, pool_version(), sizeof launch->version) == 0)
         return launch;
     munmap((void *)(uintptr_t)launch, size);
@@ -264,16 +275,17 @@ static int attach(struct pool *pool, const struct launch *launch)
     return 0;
 }
 
-int pool_attach(int descriptor, struct pool **out, const void **payload, size_t *size)
+/* NULL: no memory. */
+static struct pool *create(const struct launch *launch)
 {
-    const struct launch *launch = map_launch(descriptor);
+    const unsigned char *payload = (const unsigned char *)(launch + 1);
     struct pool_config config;
     struct pool *pool;
-    int error;
+    int *cpus = malloc(cpus_size(launch) + 1);
 
-    *out = NULL;
-    if (!launch)
-        return -EINVAL;
+    if (!cpus)
+        return NULL;
+    memcpy(cpus, payload + launch->payload_size, cpus_size(launch));
     pool_config_init(&config);
     config.workers = launch->workers;
     config.timeout = launch->timeout;
@@ -281,10 +293,26 @@ int pool_attach(int descriptor, struct pool **out, const void **payload, size_t 
     config.memory_limit = launch->memory_limit;
     config.worker_jobs = launch->worker_jobs;
     config.name = launch->name;
+    config.cpus = cpus;
+    config.cpu_count = launch->cpu_count;
+    pool = create_empty(&config);
+    free(cpus);
+    return pool;
+}
+
+int pool_attach(int descriptor, struct pool **out, const void **payload, size_t *size)
+{
+    const struct launch *launch = map_launch(descriptor);
+    struct pool *pool;
+    int error;
+
+    *out = NULL;
+    if (!launch)
+        return -EINVAL;
     error = fork_watch();
     if (error)
         return error;
-    pool = create_empty(&config);
+    pool = create(launch);
     if (!pool)
         return -ENOMEM;
     error = attach(pool, launch);
@@ -301,7 +329,8 @@ int pool_attach(int descriptor, struct pool **out, const void **payload, size_t 
 
 int pool_serve(struct pool *pool, const struct pool_host *host)
 {
-    if (!pool->attached || pool->forks != fork_count() || (host && host->size != sizeof *host))
+    if (!pool->attached || pool->forks != fork_count() ||
+        (host && sized_check(sizeof *host, host, sizeof *host) != 0))
         return -EINVAL;
     if (host)
         pool->host = *host;

@@ -96,6 +96,7 @@ struct map {
     const unsigned char *items;
     unsigned char *results;
     int *statuses; /* or NULL */
+    uint64_t run;  /* the id of run_chunk() */
     size_t count;
     int status;
 };
@@ -116,7 +117,8 @@ static int submit_chunk(struct map *map, size_t begin, struct pool_future *futur
     if (chunk.item_size)
         memcpy((unsigned char *)memory + sizeof chunk, map->items + begin * chunk.item_size,
                chunk.count * chunk.item_size);
-    error = pool_commit(future, run_chunk);
+    /* Not pool_commit(): a map bounds itself, and has no limit of the queue. */
+    error = submit_commit(future, map->run, false, 0, true);
     if (error)
         pool_abandon(future);
     return error;
@@ -215,6 +217,8 @@ int pool_map_with(struct pool *pool, const struct pool_options *options, pool_fu
     if (statuses && largest < sizeof(int32_t))
         largest = sizeof(int32_t);
     error = function_id(&pool->functions, function, &map.chunk.function);
+    if (!error)
+        error = function_id(&pool->functions, run_chunk, &map.run);
     if (error)
         return error;
     map.chunk.item_size = item_size;

@@ -11,6 +11,7 @@
 
 #include "atomic.h"
 #include "internal.h"
+#include "log.h"
 #include "system.h"
 
 #define TERMINATE_MS 1000
@@ -63,7 +64,7 @@ static bool reap_supervisor(struct pool *pool, int timeout_ms)
     if (poll(&poll_fd, 1, timeout_ms) <= 0)
         return false;
     /* The program may have reaped it itself, with wait() for any child: that is fine. */
-    while (waitpid(pool->supervisor_pid, NULL, 0) < 0 && errno == EINTR)
+    while (waitpid(pool->supervisor_pid, &pool->supervisor_status, 0) < 0 && errno == EINTR)
         ;
     atomic_store_explicit(&pool->gone, true, RELEASE);
     for (worker = 0; worker < pool->workers; worker++)
@@ -88,16 +89,19 @@ enum job_state host_end_state(struct pool *pool)
  * end by themselves, when their parent does. */
 void host_break(struct pool *pool)
 {
-    bool gone, ended;
+    bool gone, ended, broken;
+    char ending[64];
 
     pthread_mutex_lock(&pool->lock);
     gone = atomic_load_explicit(&pool->gone, ACQUIRE);
     ended = reap_supervisor(pool, 0);
-    if (ended && !gone)
-        atomic_store_explicit(&pool->broken,
-                              shared_load(&pool_control(pool)->state, ACQUIRE) == CONTROL_RUNNING,
-                              SEQ_CST);
+    broken = ended && !gone && shared_load(&pool_control(pool)->state, ACQUIRE) == CONTROL_RUNNING;
+    if (broken)
+        atomic_store_explicit(&pool->broken, true, SEQ_CST);
     pthread_mutex_unlock(&pool->lock);
+    if (broken)
+        log_say(pool, POOL_LOG_ERROR, "the pool is broken: its supervisor %s",
+                log_ending(pool->supervisor_status, ending, sizeof ending));
     /* Each time: a worker that was just dying may have claimed a job since. */
     if (ended)
         end_jobs(pool, host_end_state(pool));

@@ -6,6 +6,7 @@
 
 #include "atomic.h"
 #include "internal.h"
+#include "log.h"
 #include "system.h"
 
 /* A worker is one process with one thread that runs jobs, and belongs to one pool. */
@@ -64,6 +65,20 @@ void process_raise(struct pool *pool, int fd)
         ask_supervisor(pool);
 }
 
+/* A CPU may have gone since the pool was made: a worker elsewhere is better than none. */
+static void pin(const struct pool *pool, int worker)
+{
+    int cpu, error;
+
+    if (pool->cpu_count == 0)
+        return;
+    cpu = pool->cpus[worker % pool->cpu_count];
+    error = system_pin(cpu);
+    if (error)
+        log_say(pool, POOL_LOG_WARNING, "worker %d can't be pinned to CPU %d: errno %d", worker,
+                cpu, -error);
+}
+
 _Noreturn void worker_main(struct pool *pool, int worker)
 {
     struct process *process = pool_process(pool, worker);
@@ -78,6 +93,7 @@ _Noreturn void worker_main(struct pool *pool, int worker)
     current_pool = pool;
     fork_register(pool); /* for the processes that jobs fork */
     process_die_with_supervisor(pool);
+    pin(pool, worker);
     leave_interrupt_to_host();
     title_set_worker(pool, worker);
     /* The supervisor writes it too, perhaps only when this worker's first job has ended. */

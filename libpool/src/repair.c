@@ -5,6 +5,7 @@
  */
 #include "atomic.h"
 #include "internal.h"
+#include "log.h"
 #include "system.h"
 
 static void rescue(void *context, uint32_t index)
@@ -51,6 +52,7 @@ static bool retry(struct pool *pool, uint32_t index, uint64_t word)
             return false;
     }
     shared_add(&pool_control(pool)->jobs_retried, 1, RELAXED);
+    log_say(pool, POOL_LOG_WARNING, "a job is run again; tries left after this one: %u", left - 1);
     rescue(pool, index);
     return true;
 }
@@ -62,6 +64,11 @@ static void end_running(struct pool *pool, uint16_t owner, uint32_t index, uint3
                            : flags & JOB_KILLED ? JOB_CANCELLED
                                                 : JOB_DIED;
 
+    log_say(pool, state == JOB_CANCELLED ? POOL_LOG_INFO : POOL_LOG_WARNING,
+            "a job of worker %d %s", owner - 1,
+            state == JOB_TIMEOUT     ? "ran too long, and is ended"
+            : state == JOB_CANCELLED ? "was killed, as it was asked to be"
+                                     : "died with it");
     /* The dead had the slot's counters, and then whoever repairs. */
     if (state != JOB_CANCELLED)
         stats_add(&pool_process(pool, owner - 1)->jobs_failed, 1);

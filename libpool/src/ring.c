@@ -239,3 +239,61 @@ void ring_discard(struct ring *ring, const struct ring_cursor *cursor)
                cell_make(0, cell_sequence(cell) + 1), ACQ_REL);
     shared_cas(&words->head, &head, head + 1, RELEASE);
 }
+
+/* The positions of a level that may have items. Both words lag, the head behind what is done with,
+ * the tail behind what is filled; and they may have been scribbled over. */
+static void bounds(const struct ring *ring, uint32_t level, uint64_t *head, uint64_t *tail)
+{
+    const struct ring_level *words = &header_of(ring)->level[level];
+    uint64_t cells = (uint64_t)1 << level_bits(ring, level);
+
+    /* Head first: it only grows, and a later tail is not before it. */
+    *head = shared_load(&words->head, ACQUIRE);
+    *tail = shared_load(&words->tail, ACQUIRE);
+    if (*tail - *head > cells)
+        *tail = *tail > *head ? *head + cells : *head;
+}
+
+/* The levels that may have items: from *level on, so many. */
+static uint32_t levels_in_use(const struct ring *ring, uint32_t *level)
+{
+    struct ring_header *header = header_of(ring);
+    uint32_t last;
+
+    *level = shared_load(&header->consumer, ACQUIRE);
+    last = shared_load(&header->producer, ACQUIRE);
+    if (last >= ring->levels)
+        last = ring->levels - 1;
+    return *level <= last ? last - *level + 1 : 0;
+}
+
+uint64_t ring_length(const struct ring *ring)
+{
+    uint64_t length = 0, head, tail;
+    uint32_t level, levels = levels_in_use(ring, &level);
+
+    for (; levels > 0; levels--, level++) {
+        bounds(ring, level, &head, &tail);
+        length += tail - head;
+    }
+    return length;
+}
+
+uint64_t ring_count(const struct ring *ring, uint64_t most,
+                    bool (*counts)(void *context, uint32_t item), void *context)
+{
+    /* There can't be more cells than memory, whatever somebody has written into the words. */
+    uint64_t left = segment_committed(ring->segment) / sizeof(uint64_t);
+    uint64_t count = 0, head, tail;
+    uint32_t level, levels = levels_in_use(ring, &level);
+
+    for (; levels > 0; levels--, level++)
+        for (bounds(ring, level, &head, &tail); head != tail && count < most && left > 0; head++) {
+            uint64_t cell = shared_load(cell_at(ring, level, head), ACQUIRE);
+
+            count += cell_sequence(cell) == empty_sequence(ring, level, head) + 1 &&
+                     counts(context, cell_item(cell));
+            left--;
+        }
+    return count;
+}

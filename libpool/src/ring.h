@@ -47,6 +47,13 @@ int ring_push(struct ring *ring, uint32_t item);
 /* The oldest item, if there is one. It stays until ring_discard(). */
 bool ring_peek(struct ring *ring, struct ring_cursor *cursor);
 
+/* How many items there are, counted by the positions: where others push and discard meanwhile, or
+ * have died at it, a few more or less. */
+uint64_t ring_length(const struct ring *ring);
+/* How many items `counts`, up to `most`. A look at each. */
+uint64_t ring_count(const struct ring *ring, uint64_t most,
+                    bool (*counts)(void *context, uint32_t item), void *context);
+
 /* Removes what ring_peek() found. No effect if somebody has done so already. */
 void ring_discard(struct ring *ring, const struct ring_cursor *cursor);
 

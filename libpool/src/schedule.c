@@ -38,6 +38,23 @@ void schedule_pass_on(struct pool *pool)
         }
 }
 
+void schedule_wake_many(struct pool *pool, size_t count)
+{
+    struct wake_words *words = &pool_control(pool)->wake;
+    size_t most = (size_t)pool->workers, spinning;
+
+    /* First as for one job, which pairs with who goes to sleep. Who spins takes a job as well. */
+    schedule_wake(pool, false);
+    spinning = (size_t)wake_count_spinning(words, pool->workers);
+    for (count = count < most ? count : most; count > spinning; count--) {
+        int worker = wake_choose(words, pool->workers, true);
+
+        if (worker < 0)
+            return;
+        schedule_ring(pool, worker);
+    }
+}
+
 int schedule_push(struct pool *pool, uint32_t index)
 {
     int error = ring_push(&pool->ready, index);
@@ -162,6 +179,12 @@ void schedule_announce(struct pool *pool, uint32_t index, uint32_t generation, u
             futex_wake((_Atomic uint32_t *)&job_at(&pool->jobs, index)->word, INT_MAX);
         else if (submitter <= pool->workers)
             schedule_ring(pool, submitter - 1);
+    }
+    if (flags & JOB_ANY) {
+        /* Death before, or between the two: the stack of the dead still names the job, so the repair
+         * does both. Release: who reads the new number finds the job ended. */
+        shared_add(&control->any_ended, 1, RELEASE);
+        futex_wake(&control->any_ended, INT_MAX);
     }
     if (flags & JOB_NOTIFY) {
         if (ring_push(&pool->completed, index) != 0)

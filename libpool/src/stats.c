@@ -10,6 +10,7 @@
 
 #include "atomic.h"
 #include "internal.h"
+#include "sized.h"
 #include "system.h"
 
 /* ---- Clocks ---- */
@@ -125,24 +126,30 @@ static void read_worker(struct pool *pool, int worker, struct pool_worker_stats 
 
 int pool_get_worker_stats(struct pool *pool, int worker, struct pool_worker_stats *stats)
 {
+    struct pool_worker_stats one;
+
     if (pool_usable(pool) == -EXDEV)
         return -EXDEV;
-    if (stats->size != sizeof *stats || worker < 0 || worker >= pool->workers)
+    if (stats->size < sizeof one || stats->size > SIZED_LONGEST || worker < 0 ||
+        worker >= pool->workers)
         return -EINVAL;
-    read_worker(pool, worker, stats);
+    read_worker(pool, worker, &one);
+    sized_give(stats, stats->size, &one, sizeof one);
     return 0;
 }
 
 int pool_get_stats(struct pool *pool, struct pool_stats *stats)
 {
+    size_t size;
     int worker;
 
     if (pool_usable(pool) == -EXDEV)
         return -EXDEV;
-    if (stats->size != sizeof *stats)
+    size = stats->size;
+    if (size < sizeof *stats || size > SIZED_LONGEST)
         return -EINVAL;
-    memset(stats, 0, sizeof *stats);
-    stats->size = sizeof *stats;
+    memset(stats, 0, size);
+    stats->size = size;
     stats->workers = pool->workers;
     stats->supervisor = host_supervisor_alive(pool) ? pool->supervisor_pid : 0;
     for (worker = 0; worker < pool->workers; worker++) {

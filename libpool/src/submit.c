@@ -5,6 +5,7 @@
 
 #include "atomic.h"
 #include "internal.h"
+#include "sized.h"
 
 /* Slots kept for the next submissions; beyond this they go back to all. */
 #define SLOTS_KEPT 4096
@@ -35,8 +36,8 @@ static int take_slot(struct pool *pool, uint32_t *index)
     return taken ? 0 : job_alloc(&pool->jobs, pool->self, index);
 }
 
-/* A slot that this process holds: keep it at hand, where it is still warm, or free it. */
-static void return_slot(struct pool *pool, uint32_t index)
+/* Keeps it at hand, where it is still warm, or frees it. */
+void submit_return(struct pool *pool, uint32_t index)
 {
     bool kept = false;
 
@@ -60,19 +61,21 @@ static void return_slot(struct pool *pool, uint32_t index)
         job_free(&pool->jobs, index, pool->self);
 }
 
-void pool_options_init(struct pool *pool, struct pool_options *options)
+void pool_options_init_size(const struct pool *pool, struct pool_options *options, size_t size)
 {
-    options->size = sizeof *options;
-    options->timeout = pool->timeout;
-    options->retries = pool->retries;
+    struct pool_options defaults = {
+        .size = size, .timeout = pool->timeout, .retries = pool->retries};
+
+    sized_give(options, size, &defaults, sizeof defaults);
 }
 
 static int check_options(const struct pool_options *options)
 {
-    return options->size != sizeof *options || options->timeout < 1 || options->retries < 0 ||
-                   options->retries > 255
-               ? -EINVAL
-               : 0;
+    if (options->timeout < 1 || options->retries < 0 || options->retries > 255)
+        return -EINVAL;
+    return options->size == sizeof *options
+               ? 0
+               : sized_check(sizeof *options, options, sizeof *options);
 }
 
 static void place_options(struct job *job, const struct pool_options *options)
@@ -153,7 +156,7 @@ int pool_prepare_with(struct pool *pool, const struct pool_options *options, siz
     if (error == -ENOMEM && submit_make_room(pool))
         error = place_argument(pool, index, options, size, argument);
     if (error) {
-        return_slot(pool, index);
+        submit_return(pool, index);
         return error;
     }
     future->pool = pool;
@@ -162,8 +165,13 @@ int pool_prepare_with(struct pool *pool, const struct pool_options *options, siz
     return 0;
 }
 
-/* `flags`: those that the job is to have from the start. */
-static int commit(const struct pool_future *future, uint64_t function, bool host, unsigned flags)
+static int put(struct pool *pool, uint32_t index, bool wake)
+{
+    return wake ? schedule_push(pool, index) : ring_push(&pool->ready, index);
+}
+
+int submit_commit(const struct pool_future *future, uint64_t function, bool host, unsigned flags,
+                  bool wake)
 {
     struct pool *pool = future->pool;
     struct job *job = job_at(&pool->jobs, future->index);
@@ -181,9 +189,9 @@ static int commit(const struct pool_future *future, uint64_t function, bool host
     }
     shared_store(&job->function, function, RELAXED);
     job_queue(&pool->jobs, future->index, flags);
-    error = schedule_push(pool, future->index);
+    error = put(pool, future->index, wake);
     if (error == -ENOMEM && submit_make_room(pool))
-        error = schedule_push(pool, future->index);
+        error = put(pool, future->index, wake);
     /* The pool may have been closed, or have broken, since we looked; who did that may have looked
      * for jobs before this one was there. We look after it is there: one of us sees the other. */
     if (!error)
@@ -210,14 +218,18 @@ int pool_commit(const struct pool_future *future, pool_function function)
 
     if (!error)
         error = function_id(&future->pool->functions, function, &id);
-    return error ? error : commit(future, id, false, 0);
+    if (!error && queue_full(future->pool))
+        error = -EAGAIN;
+    return error ? error : submit_commit(future, id, false, 0, true);
 }
 
 int pool_commit_host(const struct pool_future *future, uint64_t target)
 {
     int error = check_prepared(future);
 
-    return error ? error : commit(future, target, true, 0);
+    if (!error && queue_full(future->pool))
+        error = -EAGAIN;
+    return error ? error : submit_commit(future, target, true, 0, true);
 }
 
 void pool_abandon(const struct pool_future *future)
@@ -226,7 +238,7 @@ void pool_abandon(const struct pool_future *future)
 
     if (check_prepared(future) == 0 &&
         job_renew(&pool->jobs, future->index, future->generation, pool->self))
-        return_slot(pool, future->index);
+        submit_return(pool, future->index);
 }
 
 int pool_submit(struct pool *pool, pool_function function, const void *argument, size_t size,
@@ -247,15 +259,17 @@ int pool_submit_with(struct pool *pool, const struct pool_options *options, pool
         error = function_id(&pool->functions, function, &id);
     if (!error && size && !argument)
         error = -EINVAL;
+    if (!error && queue_full(pool))
+        error = -EAGAIN;
     if (!error)
         error = pool_prepare_with(pool, options, size, &own, &memory);
     if (error)
         return error;
     if (size)
         memcpy(memory, argument, size);
-    error = commit(&own, id, false, future ? 0 : JOB_DETACHED);
+    error = submit_commit(&own, id, false, future ? 0 : JOB_DETACHED, true);
     if (error)
-        return_slot(pool, own.index);
+        submit_return(pool, own.index);
     else if (future)
         *future = own;
     return error;
@@ -269,7 +283,7 @@ void pool_future_release(const struct pool_future *future)
         return;
     if (job_flag(&pool->jobs, future->index, future->generation, JOB_DETACHED) == 1 &&
         job_collect(&pool->jobs, future->index, future->generation, pool->self))
-        return_slot(pool, future->index);
+        submit_return(pool, future->index);
 }
 
 int64_t pool_cancel_waiting(struct pool *pool)

@@ -14,6 +14,7 @@
 
 #include "atomic.h"
 #include "internal.h"
+#include "log.h"
 #include "system.h"
 
 /* How often free memory is looked at; it is given back when it has not been used for two ticks. */
@@ -70,11 +71,16 @@ static int start_worker(struct supervisor *supervisor, int worker)
     }
     if (pid < 0) {
         shared_add(started, (uint64_t)-1, RELAXED);
+        log_say(pool, POOL_LOG_WARNING, "worker %d can't be forked: errno %d", worker, (int)-pid);
         return (int)pid;
     }
     supervisor->pids[worker] = pid;
     shared_store(&process->pid, (uint32_t)pid, RELEASE);
     supervisor->alive++;
+    if (supervisor->begun)
+        log_say(pool, POOL_LOG_INFO, "worker %d is replaced: pid %d", worker, (int)pid);
+    else
+        log_say(pool, POOL_LOG_DEBUG, "worker %d begins: pid %d", worker, (int)pid);
     return 0;
 }
 
@@ -126,11 +132,31 @@ static void start_missing(struct supervisor *supervisor)
             return;
         if (supervisor->failures >= FAILURES_MAX * pool->workers ||
             (start_worker(supervisor, worker) < 0 && supervisor->alive == 0)) {
+            log_say(pool, POOL_LOG_ERROR, "the pool is given up: no worker can be started");
             shared_store(&pool_control(pool)->failed, 1, RELEASE);
             end_now(supervisor, 1);
         }
     }
     supervisor->begun = true;
+}
+
+/* Before the repair, which forgets the jobs. */
+static void report_end(const struct pool *pool, int worker, pid_t pid, int status)
+{
+    const struct process *process = pool_process(pool, worker);
+    bool started = shared_load(&process->started, ACQUIRE);
+    unsigned jobs = shared_load(&process->depth, ACQUIRE);
+    char ending[64];
+
+    log_ending(status, ending, sizeof ending);
+    if (!started)
+        log_say(pool, POOL_LOG_WARNING, "worker %d (pid %d) did not come to start: it %s", worker,
+                (int)pid, ending);
+    else if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        log_say(pool, POOL_LOG_DEBUG, "worker %d (pid %d) ends", worker, (int)pid);
+    else
+        log_say(pool, POOL_LOG_WARNING, "worker %d (pid %d) %s; jobs it had: %u", worker, (int)pid,
+                ending, jobs);
 }
 
 static void reap(struct supervisor *supervisor)
@@ -148,6 +174,7 @@ static void reap(struct supervisor *supervisor)
             continue; /* a child of some fork hook's */
         supervisor->alive--;
         supervisor->pids[worker] = 0;
+        report_end(pool, worker, pid, status);
         if (shared_load(&pool_process(pool, worker)->started, ACQUIRE))
             supervisor->failures = 0;
         else if (WIFEXITED(status) && WEXITSTATUS(status) == POOL_EXIT_HOPELESS)

@@ -5,6 +5,7 @@
  */
 #include "system.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
@@ -18,6 +19,8 @@
 #include "libpool.h"
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
+/* Large enough for any machine there is; a kernel with more CPUs than that says EINVAL. */
+#define CPUS_MAX 8192
 
 int64_t system_now(void)
 {
@@ -133,12 +136,47 @@ static void visit_cfs_quota(const char *directory, const char *text, void *conte
     }
 }
 
+int system_pin(int cpu)
+{
+    size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
+    cpu_set_t *set;
+    int error = 0;
+
+    if (cpu < 0 || cpu >= CPUS_MAX)
+        return -EINVAL;
+    set = CPU_ALLOC(CPUS_MAX);
+    if (!set)
+        return -ENOMEM;
+    CPU_ZERO_S(size, set);
+    CPU_SET_S((size_t)cpu, size, set);
+    if (sched_setaffinity(0, size, set) < 0)
+        error = -errno;
+    CPU_FREE(set);
+    return error;
+}
+
+bool system_may_use(const int *cpus, int count)
+{
+    size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
+    cpu_set_t *before = count ? CPU_ALLOC(CPUS_MAX) : NULL;
+    bool may = before && sched_getaffinity(0, size, before) == 0;
+    int i;
+
+    /* Tried, since no one tells: a thread's affinity is often less than its process may have. */
+    for (i = 0; may && i < count; i++)
+        may = system_pin(cpus[i]) == 0;
+    if (i > 0)
+        sched_setaffinity(0, size, before);
+    if (before)
+        CPU_FREE(before);
+    return may || count == 0;
+}
+
 int pool_cpu_count(void)
 {
     int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    /* Large enough for any machine there is; a kernel with more CPUs than that says EINVAL. */
-    size_t size = CPU_ALLOC_SIZE(8192);
-    cpu_set_t *set = CPU_ALLOC(8192);
+    size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
+    cpu_set_t *set = CPU_ALLOC(CPUS_MAX);
 
     if (set) {
         if (sched_getaffinity(0, size, set) == 0)

@@ -24,6 +24,10 @@ struct file_identity system_file(int fd);
 /* Whether it still is. A job may close every descriptor that it finds, as daemons do, and the next
  * file that it opens has the number then. */
 bool system_is_file(int fd, struct file_identity identity);
+/* From now on this thread, and what it starts, run on this CPU only. */
+int system_pin(int cpu);
+/* Whether this thread could be pinned to each of these CPUs. */
+bool system_may_use(const int *cpus, int count);
 /* Nanoseconds of CLOCK_MONOTONIC. */
 int64_t system_now(void);
 

@@ -9,19 +9,57 @@
  * other workers. Jobs it waits for are not counted: that is plain recursion. */
 #define NESTING_MAX 64
 
+/* Jobs that this worker has submitted, one of which it waits for. */
 struct watch {
-    uint32_t index, generation;
+    const struct pool_future *futures; /* those without a pool are passed over */
+    size_t count;
     int64_t deadline; /* POOL_FOREVER: none */
+    size_t ended;     /* after watch_ended(): which */
 };
 
-static bool watch_ended(struct pool *pool, const struct watch *watch)
+static bool watch_ended(struct pool *pool, struct watch *watch)
 {
-    uint64_t word;
+    size_t i;
 
-    if (!watch)
-        return false;
-    word = shared_load(&job_at(&pool->jobs, watch->index)->word, ACQUIRE);
-    return job_ended(word) || job_generation(word) != watch->generation;
+    for (i = 0; watch && i < watch->count; i++) {
+        const struct pool_future *future = &watch->futures[i];
+        uint64_t word;
+
+        if (!future->pool)
+            continue;
+        word = shared_load(&job_at(&pool->jobs, future->index)->word, ACQUIRE);
+        if (job_ended(word) || job_generation(word) != future->generation) {
+            watch->ended = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Asks for a ring of our bell when one of them ends: false if one has ended. */
+static bool watch_ask(struct pool *pool, const struct watch *watch)
+{
+    size_t i;
+
+    for (i = 0; i < watch->count; i++) {
+        const struct pool_future *future = &watch->futures[i];
+
+        if (future->pool && job_flag(&pool->jobs, future->index, future->generation, JOB_WAITED))
+            return false;
+    }
+    return true;
+}
+
+/* Claims one of them, if one waits. */
+static bool watch_claim(struct pool *pool, const struct watch *watch, size_t *claimed)
+{
+    for (*claimed = 0; *claimed < watch->count; ++*claimed) {
+        const struct pool_future *future = &watch->futures[*claimed];
+
+        if (future->pool && schedule_claim(pool, future->index, future->generation))
+            return true;
+    }
+    return false;
 }
 
 /* Whether the ring has something for this worker; not everything is, while it waits (`watch`). */
@@ -52,7 +90,7 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
     uint32_t bell = shared_load(&process->doorbell, ACQUIRE);
     int64_t timeout = POOL_FOREVER;
 
-    if (watch && job_flag(&pool->jobs, watch->index, watch->generation, JOB_WAITED) != 0)
+    if (watch && !watch_ask(pool, watch))
         return;
     if (watch && watch->deadline != POOL_FOREVER) {
         timeout = watch->deadline - system_now();
@@ -87,7 +125,7 @@ static void park(struct pool *pool, const struct watch *watch, bool hungry)
 }
 
 /* Returns when there may be a job to take, or the watched one has ended, or it is time. */
-static void idle(struct pool *pool, const struct watch *watch, bool hungry)
+static void idle(struct pool *pool, struct watch *watch, bool hungry)
 {
     struct wake_words *words = &pool_control(pool)->wake;
     struct process *process = pool_process(pool, pool->self - 1);
@@ -111,10 +149,13 @@ static void idle(struct pool *pool, const struct watch *watch, bool hungry)
     stats_resume(process, found || wait.end != wait.start ? wait.end : system_now());
 }
 
-int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t timeout)
+int64_t worker_wait(struct pool *pool, const struct pool_future *futures, size_t count,
+                    int64_t timeout)
 {
-    struct watch watch = {index, generation, POOL_FOREVER};
+    struct watch watch = {.futures = futures, .count = count, .deadline = POOL_FOREVER};
     int64_t now = system_now();
+    size_t claimed;
+    int ended;
 
     if (timeout < POOL_FOREVER - now)
         watch.deadline = now + timeout;
@@ -123,9 +164,9 @@ int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t 
         /* Under a time limit a job runs nothing on top of its stack that would use up its time. */
         bool hungry = pool->nesting < NESTING_MAX && pool->timed == 0;
 
-        if (schedule_claim(pool, index, generation)) {
+        if (watch_claim(pool, &watch, &claimed)) {
             leave_spin(pool);
-            worker_run(pool, index, generation);
+            worker_run(pool, futures[claimed].index, futures[claimed].generation);
         } else if (hungry && schedule_take(pool, true, &other, &its_generation)) {
             leave_spin(pool);
             pool->nesting++;
@@ -140,9 +181,8 @@ int worker_wait(struct pool *pool, uint32_t index, uint32_t generation, int64_t 
     leave_spin(pool);
     if (!watch_ended(pool, &watch))
         return -ETIMEDOUT;
-    return job_generation(shared_load(&job_at(&pool->jobs, index)->word, ACQUIRE)) == generation
-               ? 0
-               : -ESTALE;
+    ended = future_ended(&futures[watch.ended]);
+    return ended < 0 ? ended : (int64_t)watch.ended;
 }
 
 /* Runs jobs until the pool is closed and none is left, or as many as this worker is to run. */

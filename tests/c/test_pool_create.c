@@ -70,8 +70,8 @@ static void expect_refused(size_t size, int workers, uint64_t limit, const struc
 static void a_bad_configuration_is_einval(void)
 {
     static const int workers[] = {0, -1, POOL_MAX_WORKERS + 1, 10000, INT_MIN, INT_MAX};
-    static const size_t sizes[] = {0, 1, sizeof(struct pool_config) - 1,
-                                   sizeof(struct pool_config) + 8, SIZE_MAX};
+    static const size_t sizes[] = {0, 1, offsetof(struct pool_config, queue_limit) - 1, 4097,
+                                   SIZE_MAX};
     struct pool_host host = {.size = sizeof host - 1};
     unsigned i;
 

@@ -1,10 +1,13 @@
 /* What the explored layers stand on: memory without a kernel, a clock that stands still, sleep that
  * the explorer decides about. */
 #include <errno.h>
+#include <string.h>
 
 #include "explore.h"
 #include "internal.h"
+#include "log.h"
 #include "simulation.h"
+#include "sized.h"
 #include "system.h"
 
 void segment_init(struct segment *segment, uint64_t limit)
@@ -109,6 +112,24 @@ int futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout)
 void futex_wake(_Atomic uint32_t *word, int count)
 {
     explore_futex_wake(word, count);
+}
+
+/* ---- Nobody is told, and structs are those of this version ---- */
+
+void log_say(const struct pool *pool, enum pool_log_level level, const char *format, ...)
+{
+    (void)pool, (void)level, (void)format;
+}
+
+int sized_check(size_t known_size, const void *given, size_t least)
+{
+    (void)known_size, (void)given, (void)least;
+    return 0;
+}
+
+void sized_give(void *given, size_t given_size, const void *known, size_t known_size)
+{
+    memcpy(given, known, given_size < known_size ? given_size : known_size);
 }
 
 /* ---- Functions: an id is a number in a table of the scenario ---- */
