@@ -44,6 +44,17 @@ for standard in c99 c11 c17; do
 done
 [ "$(pkg_config --modversion)" = "$version" ]
 
+# The program in the documentation, and what it says that it prints.
+page=$here/../../../docs/c-python-host.md
+awk '/^```/ { inside = /^```c$/ && !seen; seen = seen || inside; next } inside' "$page" \
+    >"$work/page.c"
+# shellcheck disable=SC2046
+"$cc" -Wall -Wextra -Wpedantic -Werror "$work/page.c" $(pkg_config --cflags --libs) -o "$work/page"
+promised=$(sed -n 's|.*/\* prints \(.*\) \*/|\1|p' "$work/page.c")
+output=$(LD_LIBRARY_PATH=$libdir "$work/page")
+echo "the documentation: $output"
+[ -n "$promised" ] && [ "$output" = "$promised" ]
+
 # libpool itself stays free of Python.
 if readelf -d "$libdir/libpool.so" | grep -q 'NEEDED.*python'; then
     echo "libpool.so needs libpython"
