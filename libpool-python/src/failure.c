@@ -87,17 +87,13 @@ static PyObject *traceback_text(PyObject *exception)
     return text;
 }
 
-/* Not PyErr_Print(), which ends the process for a SystemExit, nor PyErr_Display(), which up to 3.12
- * does not show the lines of the program's texts. */
-void failure_print(void)
+PyObject *failure_text(void)
 {
     PyObject *exception = failure_take();
     PyObject *text = to_bytes(traceback_text(exception), "(its traceback can't be had)\n");
 
-    if (text)
-        fprintf(stderr, "%s", PyBytes_AS_STRING(text));
-    Py_XDECREF(text);
     Py_DECREF(exception);
+    return text;
 }
 
 static int write_failure(struct builder *builder, struct pool_job *job)
