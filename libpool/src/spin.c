@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -118,6 +119,20 @@ void spin_end(struct spin_wait *wait)
 #define SHARED_WAITS 16
 #define LOOK_INTERVAL 2000000
 
+/* Lets this thread run on the cores that are `allowed` again. Where these are all that it could
+ * have, it gets a mask of all cores, as it had before: then it may also run on those that the
+ * machine or container gets later. */
+static void restore_cores(const cpu_set_t *allowed)
+{
+    cpu_set_t all, now;
+
+    memset(&all, 0xff, sizeof all);
+    if (sched_setaffinity(0, sizeof all, &all) == 0 &&
+        sched_getaffinity(0, sizeof now, &now) == 0 && CPU_EQUAL(&now, allowed))
+        return;
+    sched_setaffinity(0, sizeof *allowed, allowed);
+}
+
 /* Moves to another core of those that this thread may use. The mask is the thread's own, and what
  * it was again at once; death in between leaves nothing behind. */
 static void leave_core(void)
@@ -130,7 +145,7 @@ static void leave_core(void)
     others = allowed;
     CPU_CLR((size_t)core, &others);
     if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
-        sched_setaffinity(0, sizeof allowed, &allowed);
+        restore_cores(&allowed);
 }
 
 static void look_for_core(struct spin *spin, int64_t now)
