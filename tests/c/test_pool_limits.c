@@ -386,10 +386,11 @@ static void a_map_loses_the_chunk_of_its_late_item_only(void)
 
 static void in_a_map_time_counts_anew_for_each_item(void)
 {
-    enum { ITEMS = 16 };
-    static const int64_t time = 60 * MILLISECOND;
-    /* Chunks of three items. */
-    struct pool *pool = pool_with_defaults(1, 170 * MILLISECOND, NO_RETRIES);
+    enum { ITEMS = 80 };
+    static const int64_t time = 40 * MILLISECOND;
+    /* Chunks of eleven items: less than they take together, and ten times what one takes, for a
+     * busy machine. */
+    struct pool *pool = pool_with_defaults(1, 400 * MILLISECOND, NO_RETRIES);
     int64_t items[ITEMS], results[ITEMS];
     int i, status;
 
