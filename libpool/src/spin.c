@@ -144,6 +144,7 @@ static void leave_core(void)
         return;
     others = allowed;
     CPU_CLR((size_t)core, &others);
+    system_keep_near(core, &others);
     if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
         restore_cores(&allowed);
 }

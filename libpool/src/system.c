@@ -134,6 +134,38 @@ bool system_has_free_cores(void)
     return running > 1 && 2 * (cores - (running - 1)) >= cores;
 }
 
+/* The cores in a list as the kernel writes them, "0-15,32-47". */
+static void parse_cores(const char *text, cpu_set_t *cores)
+{
+    int first, last, length;
+
+    CPU_ZERO(cores);
+    while (sscanf(text, "%d%n", &first, &length) == 1) {
+        text += length;
+        last = first;
+        if (sscanf(text, "-%d%n", &last, &length) == 1)
+            text += length;
+        for (; first >= 0 && first <= last && first < CPU_SETSIZE; first++)
+            CPU_SET((size_t)first, cores);
+        if (*text++ != ',')
+            return;
+    }
+}
+
+void system_keep_near(int core, cpu_set_t *cores)
+{
+    char name[128], text[1024];
+    cpu_set_t near;
+
+    snprintf(name, sizeof name, "/sys/devices/system/cpu/cpu%d/cache/index3/shared_cpu_list", core);
+    if (system_read(name, text, sizeof text) <= 0)
+        return;
+    parse_cores(text, &near);
+    CPU_AND(&near, &near, cores);
+    if (CPU_COUNT(&near) > 0)
+        *cores = near;
+}
+
 /* "quota period" in microseconds, or "max period". */
 static void visit_cpu_max(const char *directory, const char *text, void *context)
 {

@@ -36,6 +36,24 @@ static void the_core_count_follows_the_affinity_of_the_process(void)
     EXPECT(pool_cpu_count(), before);
 }
 
+static void near_cores_are_some_of_those_asked_for(void)
+{
+    cpu_set_t cores, near, none;
+    int core = sched_getcpu();
+
+    REQUIRE(sched_getaffinity(0, sizeof cores, &cores), 0);
+    near = cores;
+    system_keep_near(core, &near);
+    EXPECT(CPU_ISSET((size_t)core, &near) != 0, true);
+    CPU_OR(&near, &near, &cores);
+    EXPECT(CPU_EQUAL(&near, &cores) != 0, true);
+    system_keep_near(CPU_SETSIZE, &near); /* no such core: nothing is known of it */
+    EXPECT(CPU_EQUAL(&near, &cores) != 0, true);
+    CPU_ZERO(&none);
+    system_keep_near(core, &none);
+    EXPECT(CPU_COUNT(&none), 0);
+}
+
 static void memory_is_what_a_machine_can_have(void)
 {
     uint64_t memory = system_memory(), available = system_memory_available();
@@ -73,6 +91,7 @@ static void time_does_not_go_back(void)
 static const struct harness_test tests[] = {
     TEST(the_core_count_is_at_least_one_and_at_most_what_is_online),
     TEST(the_core_count_follows_the_affinity_of_the_process),
+    TEST(near_cores_are_some_of_those_asked_for),
     TEST(memory_is_what_a_machine_can_have),
     TEST(the_default_configuration_is_a_worker_for_each_core),
     TEST(time_does_not_go_back),
