@@ -14,6 +14,62 @@ static void expect_works(struct pool *pool)
     EXPECT(harness_status(&future), 0);
 }
 
+/* ---- Warm memory ---- */
+
+static uint64_t committed(struct pool *pool)
+{
+    struct pool_stats stats = {.size = sizeof stats};
+
+    EXPECT(pool_get_stats(pool, &stats), 0);
+    return stats.memory;
+}
+
+static void expect_echo(struct pool *pool, const void *bytes, size_t size)
+{
+    struct pool_future future = harness_submit(pool, job_echo, bytes, size);
+
+    EXPECT(harness_status(&future), 0);
+}
+
+static void the_same_memory_serves_one_job_after_the_other(void)
+{
+    static unsigned char bytes[4 * MEBIBYTE];
+    struct pool *pool = harness_pool(1, 64 * MEBIBYTE);
+    uint64_t before;
+    int i;
+
+    expect_echo(pool, bytes, sizeof bytes);
+    before = committed(pool);
+    for (i = 0; i < 100; i++)
+        expect_echo(pool, bytes, sizeof bytes);
+    EXPECT(committed(pool), before);
+    pool_destroy(pool);
+}
+
+/* The supervisor looks every five seconds, and at what has been idle for two of these. */
+static void memory_goes_back_from_what_is_idle_and_not_from_a_burst(void)
+{
+    static unsigned char bytes[16 * MEBIBYTE];
+    const uint64_t once = sizeof bytes, often = 2 * MEBIBYTE;
+    struct pool *pool = harness_pool(1, 128 * MEBIBYTE);
+    int i;
+
+    expect_echo(pool, bytes, once);
+    EXPECT(committed(pool) >= 2 * once, true); /* argument and result */
+    for (i = 0; i < 400 && committed(pool) >= once; i++) {
+        expect_echo(pool, bytes, often);
+        EXPECT(committed(pool) >= 2 * often, true);
+        EXPECT(harness_ends(pool_supervisor_fd(pool), 50), false);
+    }
+    EXPECT(committed(pool) < once, true);
+    for (i = 0; i < 20; i++) {
+        EXPECT(committed(pool) >= 2 * often, true);
+        expect_echo(pool, bytes, often);
+    }
+    expect_echo(pool, bytes, once);
+    pool_destroy(pool);
+}
+
 /* ---- Limits ---- */
 
 static void an_argument_larger_than_the_limit_is_e2big(void)
@@ -290,6 +346,8 @@ static void a_reference_that_is_none_is_einval(void)
 }
 
 static const struct harness_test tests[] = {
+    TEST(the_same_memory_serves_one_job_after_the_other),
+    TEST(memory_goes_back_from_what_is_idle_and_not_from_a_burst),
     TEST(an_argument_larger_than_the_limit_is_e2big),
     TEST(a_result_larger_than_the_limit_is_enomem_in_the_job),
     TEST(memory_exhausted_by_results_is_enomem_and_comes_back),
