@@ -60,14 +60,19 @@ def run(program: str, *arguments: object) -> list[list[str]]:
 
 def measure() -> Figures:
     """Measure and count everything."""
-    lines = {
+    rounds = [measure_round() for _ in range(ROUNDS)]
+    return {"about": about(), "lines": count_lines(), "rounds": rounds}
+
+
+def count_lines() -> dict[str, list[list[str | float]]]:
+    """Count hand-overs in each of the plays."""
+    return {
         f"{play} {workers}": [
             [side, line, float(moves), float(claims), fields]
             for side, line, moves, claims, fields in run("lines", play, workers)
         ]
         for play, workers in PLAYS
     }
-    return {"about": about(), "lines": lines, "rounds": [measure_round() for _ in range(ROUNDS)]}
 
 
 def measure_round() -> Figures:
