@@ -13,7 +13,8 @@ runs, one with more jobs, the difference counts, so what happens once does not.
 
 The exit code is 1 if a count is more than 12% above what was kept. Another compiler, another
 processor or another Python makes other instructions of the same source: then the counts are shown
-and nothing is judged.
+and nothing is judged. An installed extension module has fewer than are counted, since it is linked
+with optimisation, in which functions lose their names.
 """
 
 from __future__ import annotations

@@ -111,6 +111,9 @@ static const char *name_of(const struct line *line, uint64_t *within)
     uint64_t offset = line->number * LINE - (uintptr_t)pool->segment.base;
     const struct region regions[] = {
         {"control", pool->control, sizeof(struct control), 0},
+        {"wake words", pool->control + offsetof(struct control, wake), sizeof(struct wake_words),
+         0},
+        {"notices", pool->control + offsetof(struct control, notify_armed), LINE, 0},
         {"process slot", pool->processes, (uint64_t)pool->workers * sizeof(struct process),
          sizeof(struct process)},
         {"ring", ready->header, ready->cells - ready->header, 0},

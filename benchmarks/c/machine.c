@@ -28,7 +28,7 @@
 
 #include "atomic.h"
 
-#define SAMPLES 500
+#define SAMPLES 200
 #define TURNS 500
 #define LINES 256
 #define COPY_BYTES 1000000

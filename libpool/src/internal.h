@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdalign.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "arena.h"
@@ -47,6 +48,13 @@ struct control {
     _Atomic uint32_t any_ended;
 };
 
+/* Every submission and every look for work reads `state`. */
+_Static_assert(offsetof(struct control, next_look) == 64, "what is written often is further on");
+_Static_assert(offsetof(struct control, wake) == 128 &&
+                   offsetof(struct control, notify_armed) >=
+                       offsetof(struct control, wake) + sizeof(struct wake_words),
+               "the wake words share their lines with nothing");
+
 #define PROCESS_STACK 24
 
 /* In the segment, one for each worker. Written by the worker that has it, read by all, and set
@@ -74,6 +82,9 @@ struct process {
     /* Clocks, see stats.c: for how long they had no job to run; for how long there was one. */
     _Atomic int64_t idle, lived;
 };
+
+_Static_assert(sizeof(struct process) % 128 == 0 && offsetof(struct process, jobs_done) % 64 == 0,
+               "no two workers share a line, and nobody else writes to that of the counts");
 
 enum role { ROLE_HOST, ROLE_SUPERVISOR, ROLE_WORKER };
 

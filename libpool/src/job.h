@@ -13,6 +13,7 @@
 
 #include <stdalign.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "arena.h"
@@ -79,7 +80,8 @@ struct job {
     alignas(8) unsigned char data[JOB_INLINE];
 };
 
-_Static_assert(sizeof(struct job) == 128, "two cache lines");
+_Static_assert(sizeof(struct job) == 128 && offsetof(struct job, data) == 32,
+               "two cache lines, of which a job with little to say uses the first");
 
 /* At the end of a slot's data, for jobs that have options. */
 struct job_options {

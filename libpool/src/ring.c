@@ -14,6 +14,8 @@ struct ring_level {
     alignas(64) _Atomic uint64_t tail; /* every position before this has been filled */
 };
 
+_Static_assert(sizeof(struct ring_level) == 128, "who pushes and who takes share no line of these");
+
 struct ring_header {
     /* Which level producers and consumers work on. They only grow, consumer <= producer. */
     alignas(64) _Atomic uint32_t producer;
