@@ -16,7 +16,7 @@
 
 #include <libpool.h>
 
-static bool isprime(uint64_t n)
+static bool is_prime(uint64_t n)
 {
     if (n < 2)
         return false;
@@ -28,6 +28,15 @@ static bool isprime(uint64_t n)
     return true;
 }
 
+static uint64_t sum_below(uint64_t n)
+{
+    uint64_t sum = 0;
+    for (uint64_t candidate = 2; candidate < n; candidate++)
+        if (is_prime(candidate))
+            sum += candidate;
+    return sum;
+}
+
 /* The job. It runs in a worker process: `argument` is the block given to pool_submit(), and what
  * pool_job_return() is given travels back. */
 static int sum_primes(struct pool_job *job, const void *argument, size_t size)
@@ -36,11 +45,7 @@ static int sum_primes(struct pool_job *job, const void *argument, size_t size)
     if (size != sizeof n)
         return -EINVAL;
     memcpy(&n, argument, sizeof n);
-
-    uint64_t sum = 0;
-    for (uint64_t candidate = 2; candidate < n; candidate++)
-        if (isprime(candidate))
-            sum += candidate;
+    uint64_t sum = sum_below(n);
     return pool_job_return(job, &sum, sizeof sum);
 }
 
@@ -81,6 +86,17 @@ static bool parse(const char *text, uint64_t *number)
     return errno == 0 && end != text && *end == '\0' && *text != '-';
 }
 
+static void compare(const uint64_t *numbers, size_t count, double parallel)
+{
+    uint64_t sum = 0;
+    double start = now();
+    for (size_t i = 0; i < count; i++)
+        sum += sum_below(numbers[i]);
+    double serial = now() - start;
+    printf("Serially %.3f s: the pool is %.2f times as fast; all sums together are %" PRIu64 "\n",
+           serial, serial / parallel, sum);
+}
+
 static int run(int workers, const uint64_t *numbers, size_t count)
 {
     struct pool *pool = NULL;
@@ -108,8 +124,11 @@ static int run(int workers, const uint64_t *numbers, size_t count)
         if (error == 0)
             printf("The sum of all primes below %" PRIu64 " is %" PRIu64 "\n", numbers[i], sum);
     }
-    if (error == 0)
-        printf("%zu jobs took %.3f s with %d workers\n", count, now() - start, config.workers);
+    if (error == 0) {
+        double parallel = now() - start;
+        printf("%zu jobs took %.3f s with %d workers\n", count, parallel, config.workers);
+        compare(numbers, count, parallel);
+    }
 
     for (size_t i = 0; i < submitted; i++)
         pool_future_release(&futures[i]);

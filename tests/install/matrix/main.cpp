@@ -1,0 +1,2 @@
+// libpool.h in C++.
+#include "main.c"
