@@ -8,8 +8,8 @@
  * The conventions are those of libpool.h: 0 (or a count) for success, a negative errno for failure;
  * nothing prints or exits in the program; what a pointer in an argument leads to is copied, or only
  * used until the call returns. Any thread may call any function here at any time, except where two
- * would use the same struct pool_python_arguments at once. "Also in a job": from a C function that a
- * worker of the pool runs. A struct that begins with `size` may grow at its end in later versions.
+ * would use the same struct pool_python_arguments at once. "Also in a job": from a C function that
+ * a worker of the pool runs. A struct that begins with `size` may grow at its end later.
  *
  * Link with -lpool-python -lpool. CPython 3.11 or later.
  */
@@ -41,8 +41,9 @@ struct pool_python_config {
     const char *const *paths;
     /* Python code that each worker runs in __main__ before its first job: the file first, then the
      * text. What it defines can be called as "__main__:name". NULL: none. If it raises, or the
-     * interpreter does not start, its traceback goes to the standard error stream, and the pool is
-     * broken: jobs end as POOL_LOST, calls return -EOWNERDEAD. */
+     * interpreter does not start, the pool is broken: jobs end as POOL_LOST, calls return
+     * -EOWNERDEAD. The reason, a traceback, is told the log of struct pool_config, line by line, in
+     * the worker; where there is no log, it goes to the standard error stream. */
     const char *script;
     const char *source;
 };

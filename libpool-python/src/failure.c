@@ -87,17 +87,13 @@ static PyObject *traceback_text(PyObject *exception)
     return text;
 }
 
-/* Not PyErr_Print(), which ends the process for a SystemExit, nor PyErr_Display(), which up to 3.12
- * does not show the lines of the program's texts. */
-void failure_print(void)
+PyObject *failure_text(void)
 {
     PyObject *exception = failure_take();
     PyObject *text = to_bytes(traceback_text(exception), "(its traceback can't be had)\n");
 
-    if (text)
-        fprintf(stderr, "%s", PyBytes_AS_STRING(text));
-    Py_XDECREF(text);
     Py_DECREF(exception);
+    return text;
 }
 
 static int write_failure(struct builder *builder, struct pool_job *job)
@@ -124,8 +120,11 @@ static void put_bytes(struct builder *builder, PyObject *bytes)
 
 int failure_return(struct pool_job *job)
 {
-    PyObject *exception = failure_take();
     struct builder builder;
+
+    if (!PyErr_Occurred()) /* an extension's mistake */
+        PyErr_SetString(PyExc_SystemError, "the call failed without an exception");
+    PyObject *exception = failure_take();
 
     builder_init(&builder);
     builder_begin(&builder, TAG_TUPLE);

@@ -101,6 +101,8 @@ int pool_python_create(struct pool **out, const struct pool_config *config,
     int error = take_config(&interpreter.config, python);
     if (error)
         return error;
+    interpreter.log = with_host.log;
+    interpreter.log_context = with_host.log_context;
     host.context = &interpreter;
     with_host.host = &host;
     return pool_create(out, &with_host);

@@ -9,6 +9,8 @@
 
 struct interpreter {
     struct pool_python_config config;
+    pool_log_function log; /* NULL: the standard error stream */
+    void *log_context;
     struct pool *pool;
     unsigned worker;
     PyThreadState *suspended;  /* while the worker sleeps */
@@ -67,7 +69,8 @@ PyObject *failure_take(void);
 void failure_put_back(PyObject *exception);
 /* Takes the current exception, and makes it the result of the job: its status. */
 int failure_return(struct pool_job *job);
-/* Takes the current exception, and prints it on the standard error stream. */
-void failure_print(void);
+/* Takes the current exception: its traceback, as bytes, also if that can't be had. NULL, without an
+ * exception: no memory. */
+PyObject *failure_text(void);
 
 #endif

@@ -1,5 +1,5 @@
-/* Starting a worker's interpreter. What goes wrong is said on the standard error stream: there is
- * no job yet that could tell it. */
+/* Starting a worker's interpreter. What goes wrong is told the log, or the standard error stream:
+ * there is no job yet that could tell it. */
 #include "interpreter.h"
 
 #include <errno.h>
@@ -18,11 +18,36 @@ static void ignore_default(int number)
         signal(number, SIG_IGN);
 }
 
-static int tell(const struct interpreter *interpreter, const char *what, const char *detail)
+/* One line. */
+static void tell(const struct interpreter *interpreter, const char *line, size_t size)
 {
-    fprintf(stderr, "libpool worker %u: %s%s%s\n", interpreter->worker, what, detail ? ": " : "",
-            detail ? detail : "");
-    return POOL_EXIT_HOPELESS;
+    char message[400];
+
+    snprintf(message, sizeof message, "worker %u: %.*s", interpreter->worker, (int)size, line);
+    if (interpreter->log)
+        interpreter->log(interpreter->log_context, POOL_LOG_ERROR, message);
+    else
+        fprintf(stderr, "libpool: %s\n", message);
+}
+
+static void tell_lines(const struct interpreter *interpreter, const char *text)
+{
+    while (*text) {
+        size_t size = strcspn(text, "\n");
+        tell(interpreter, text, size < 4096 ? size : 4096);
+        text += size + (text[size] == '\n');
+    }
+}
+
+/* Not PyErr_Print(), which ends the process for a SystemExit, nor PyErr_Display(), which up to 3.12
+ * does not show the lines of the program's texts. */
+static void tell_exception(const struct interpreter *interpreter)
+{
+    PyObject *text = failure_text();
+
+    tell_lines(interpreter, "the start code failed");
+    tell_lines(interpreter, text ? PyBytes_AS_STRING(text) : "no memory for its traceback");
+    Py_XDECREF(text);
 }
 
 /* ---- The interpreter ------------------------------------------------------------------------ */
@@ -170,12 +195,16 @@ int interpreter_start(struct interpreter *interpreter)
     ignore_default(SIGXFSZ);
 #endif
     PyStatus status = initialize(&interpreter->config);
-    if (PyStatus_Exception(status))
-        return tell(interpreter, "Python can't start", status.err_msg);
+    if (PyStatus_Exception(status)) {
+        char message[300];
+        snprintf(message, sizeof message, "Python can't start: %s",
+                 status.err_msg ? status.err_msg : "it asked to exit");
+        tell_lines(interpreter, message);
+        return POOL_EXIT_HOPELESS;
+    }
     if (add_paths(interpreter->config.paths) < 0 || memory_init(interpreter) < 0 ||
         source_init(interpreter) < 0 || run_start_code(&interpreter->config) < 0) {
-        tell(interpreter, "the start code failed", NULL);
-        failure_print();
+        tell_exception(interpreter);
         call_flush();
         return POOL_EXIT_HOPELESS;
     }

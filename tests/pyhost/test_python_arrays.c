@@ -166,6 +166,25 @@ static void a_job_that_keeps_an_array_holds_its_block(void)
     end();
 }
 
+static void an_array_whose_block_was_freed_too_early_is_an_exception(void)
+{
+    struct pool_python_array array = vector(POOL_PYTHON_INT8, 100);
+    struct gate *gate = harness_shared(sizeof *gate);
+    void *memory;
+    struct pool_future running;
+
+    begin(true);
+    running = harness_submit(pool, job_gate, &gate, sizeof gate);
+    REQUIRE(pool_alloc(pool, 100, &array.reference, &memory), 0);
+    EXPECT(pool_python_put_array(arguments, &array), 0);
+    future = call(pool, "arrays:keep", arguments);
+    pool_free(pool, array.reference);
+    harness_raise(&gate->open);
+    EXPECT(raises(&future, "ValueError", "no longer there"), true);
+    EXPECT(harness_status(&running), 0);
+    end();
+}
+
 static void arrays_that_are_not_within_a_block_are_refused(void)
 {
     struct pool_python_array array = vector(POOL_PYTHON_FLOAT64, 32), bad;
@@ -391,6 +410,7 @@ static const struct harness_test tests[] = {
     TEST(a_readonly_array_can_not_be_written),
     TEST(a_view_of_an_argument_comes_back_as_part_of_the_block),
     TEST(a_job_that_keeps_an_array_holds_its_block),
+    TEST(an_array_whose_block_was_freed_too_early_is_an_exception),
     TEST(arrays_that_are_not_within_a_block_are_refused),
     TEST(an_array_of_the_program_is_copied_and_arrives_read_only),
     TEST(every_type_goes_both_ways),

@@ -113,8 +113,8 @@ static void read_bytes(const void *data, size_t size)
     }
 }
 
-/* All that can be read below a value. Counts the values; gives up after many, since tables that were
- * scribbled over may lead to the same item often. */
+/* All that can be read below a value. Gives up after many values, since tables that were scribbled
+ * over may lead to the same item often. */
 static void walk(const struct pool_python_value *value, int *budget, int *errors)
 {
     struct pool_python_array array = {.size = sizeof array};

@@ -288,8 +288,9 @@ static void start_code_that_raises_breaks_the_pool_and_says_why(void)
     begin();
     python.source = "def check():\n    raise RuntimeError('no licence')\ncheck()\n";
     output = output_of(2, make_pool, find_it_broken);
-    EXPECT(strstr(output, "libpool worker 0: the start code failed") != NULL, true);
-    EXPECT(strstr(output, "in check\n    raise RuntimeError('no licence')") != NULL, true);
+    EXPECT(strstr(output, "libpool: worker 0: the start code failed\n") != NULL, true);
+    EXPECT(strstr(output, "libpool: worker 0:     raise RuntimeError('no licence')\n") != NULL,
+           true);
     EXPECT(count_of(output, "RuntimeError: no licence"), 1);
     python.source = "import sys\nsys.exit('not today')";
     output = output_of(2, make_pool, find_it_broken);
@@ -306,6 +307,33 @@ static void start_code_that_raises_breaks_the_pool_and_says_why(void)
     EXPECT(strstr(output, "OSError") != NULL, true);
 }
 
+/* In the worker: `context` is shared with the test. */
+static void note_line(void *context, enum pool_log_level level, const char *message)
+{
+    char *lines = context;
+
+    if (level == POOL_LOG_ERROR && strlen(lines) + strlen(message) + 2 < 4096)
+        strcat(strcat(lines, message), "\n");
+}
+
+static void the_log_is_told_why_a_worker_does_not_start(void)
+{
+    char *lines = harness_shared(4096);
+    struct pool_config config;
+
+    begin();
+    pool_config_init(&config);
+    config.workers = 1;
+    config.log = note_line;
+    config.log_context = lines;
+    python.source = "1 / 0\n";
+    REQUIRE(pool_python_create(&pool, &config, &python), 0);
+    find_it_broken();
+    EXPECT(strstr(lines, "worker 0: the start code failed\nworker 0: Traceback") == lines, true);
+    EXPECT(strstr(lines, "\nworker 0:     1 / 0\n") != NULL, true);
+    EXPECT(strstr(lines, "\nworker 0: ZeroDivisionError: division by zero\n") != NULL, true);
+}
+
 static void an_interpreter_that_can_not_start_breaks_the_pool_and_says_why(void)
 {
     const char *output;
@@ -313,7 +341,7 @@ static void an_interpreter_that_can_not_start_breaks_the_pool_and_says_why(void)
     begin();
     setenv("PYTHONHOME", "/nowhere", 1);
     output = output_of(2, make_pool, find_it_broken);
-    EXPECT(strstr(output, "libpool worker 0: Python can't start: ") != NULL, true);
+    EXPECT(strstr(output, "libpool: worker 0: Python can't start: ") != NULL, true);
     python.isolated = true; /* then the variable does not count */
     make_pool();
     EXPECT(evaluated_int("6 * 7"), 42);
@@ -419,6 +447,7 @@ static const struct harness_test tests[] = {
     TEST(a_process_that_has_python_itself_is_refused),
     TEST(script_and_source_run_before_the_first_job),
     TEST(start_code_that_raises_breaks_the_pool_and_says_why),
+    TEST(the_log_is_told_why_a_worker_does_not_start),
     TEST(an_interpreter_that_can_not_start_breaks_the_pool_and_says_why),
     TEST(what_a_job_prints_is_there_when_it_has_ended),
     TEST(ctrl_c_is_the_program_s),
