@@ -131,6 +131,16 @@ static void a_view_of_an_argument_comes_back_as_part_of_the_block(void)
     EXPECT(result.shape[0], 50);
     EXPECT(((int *)result.data)[0], 99);
     EXPECT(((int *)result.data)[49], 1);
+    pool_future_release(&future);
+    array.reference = 0; /* what was copied on the way in is no block of the program's */
+    array.data = numbers;
+    array.shape[0] = 90;
+    EXPECT(pool_python_put_array(arguments, &array), 0);
+    future = evaluate(pool, "args[1]", arguments);
+    result = result_array();
+    EXPECT(result.reference, 0);
+    EXPECT(result.readonly, true);
+    EXPECT(((int *)result.data)[89], 89);
     end();
 }
 
@@ -150,6 +160,8 @@ static void a_job_that_keeps_an_array_holds_its_block(void)
         EXPECT(int_result(&future), i + 1);
     }
     pool_free(pool, array.reference);
+    future = call(pool, "arrays:forget_one", NULL);
+    EXPECT(int_result(&future), 2);
     for (i = 0; i < 4; i++) { /* what would take its place */
         REQUIRE(pool_alloc(pool, 8 * 32 * 1024, &reference, &other), 0);
         memset(other, 0xff, 8 * 32 * 1024);
