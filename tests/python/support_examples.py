@@ -29,6 +29,11 @@ def blocks(page: Path, language: str) -> list[str]:
     ]
 
 
+def prose(page: Path) -> str:
+    """Return the text of a page without its code blocks: a C++ lambda looks like a link."""
+    return _BLOCK.sub("", page.read_text())
+
+
 def marked(page: Path) -> list[str]:
     """Return the reasons for which Python blocks of a page are never run."""
     found = _BLOCK.finditer(page.read_text())

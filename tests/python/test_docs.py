@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support_examples import ROOT, blocks, marked, promised, run
+from support_examples import ROOT, blocks, marked, promised, prose, run
 
 DOCS = ROOT / "docs"
 PAGES = [DOCS / "index.md", DOCS / "tutorial.md"] + [
@@ -105,7 +105,7 @@ def test_few_blocks_are_not_run() -> None:
 def test_links_lead_to_files_and_headings() -> None:
     missing = []
     for page in sorted(DOCS.rglob("*.md")):
-        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
             name, _, _ = target.partition("#")
             if "://" not in target and name and not (page.parent / name).exists():
                 missing.append(f"{page.relative_to(DOCS)}: {target}")

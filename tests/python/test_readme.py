@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support_examples import ROOT, blocks, promised, run
+from support_examples import ROOT, blocks, promised, prose, run
 
 README = ROOT / "README.md"
 
@@ -95,9 +95,10 @@ def test_index_of_the_standard_library_is_the_same_with_the_pool(tmp_path: Path)
 def test_readme_has_an_example_for_each_language() -> None:
     assert blocks(README, "python")
     assert blocks(README, "c")
+    assert blocks(README, "cpp")
 
 
 def test_links_in_readme_lead_to_files() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README.read_text())
+    links = re.findall(r"\]\(([^)#]+)\)", prose(README))
     missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
     assert not missing
