@@ -120,8 +120,11 @@ static void put_bytes(struct builder *builder, PyObject *bytes)
 
 int failure_return(struct pool_job *job)
 {
-    PyObject *exception = failure_take();
     struct builder builder;
+
+    if (!PyErr_Occurred()) /* an extension's mistake */
+        PyErr_SetString(PyExc_SystemError, "the call failed without an exception");
+    PyObject *exception = failure_take();
 
     builder_init(&builder);
     builder_begin(&builder, TAG_TUPLE);

@@ -2,7 +2,7 @@
 """Hold the manual pages to the headers, and run the programs in them.
 
     man.py check --pages FOLDER --header H...
-    man.py examples --pages FOLDER --cmake CMAKE --build BUILD --compiler CC
+    man.py examples --pages FOLDER --cmake CMAKE --build BUILD --compiler CC [--cxx CXX]
     man.py format --pages FOLDER
     man.py escape PAGE...
 
@@ -123,14 +123,14 @@ def check(arguments: argparse.Namespace) -> list[str]:
 
 def header_of(program: Program) -> str:
     """Return the header of ours that a program needs, without its .h: pkg-config knows it so."""
-    found = re.search(r"#include <(libpool[\w-]*)\.h>", program.text)
+    found = re.search(r"#include <(libpool[\w-]*)\.h(?:pp)?>", program.text)
     return found[1] if found else "libpool"
 
 
 def run_program(program: Program, folder: Path, environment: dict[str, str]) -> str | None:
     """Compile and run a program; return what is wrong."""
     (folder / program.name).write_text(program.text)
-    stem = program.name.removesuffix(".c")
+    stem = Path(program.name).stem
     usual = f"cc -o {stem} {program.name} $(pkg-config --cflags --libs {header_of(program)})"
     for command in [*(program.commands or [usual]), f"./{stem}"]:
         finished = subprocess.run(
@@ -169,8 +169,8 @@ def examples(arguments: argparse.Namespace) -> list[str]:
     """Return what is wrong."""
     pages, count = read_pages(arguments.pages), 0
     problems: list[str] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         install = [arguments.cmake, "--install", arguments.build, "--prefix", folder / "usr"]
         command = [str(word) for word in install]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120)
@@ -183,19 +183,25 @@ def examples(arguments: argparse.Namespace) -> list[str]:
             print(f"skipped: {page.path.name} (its library is not built here)")
         problems += check_links(next((folder / "usr").glob("**/man3")).parent, pages)
         libraries = next((folder / "usr").glob("**/libpool.a")).parent
-        compiler = folder / "bin" / "cc"
-        compiler.parent.mkdir()
-        real = shutil.which(arguments.compiler) or arguments.compiler
-        compiler.write_text(f'#!/bin/sh\nexec "{real}" {WARNINGS} "$@"\n')
-        compiler.chmod(0o755)
+        tools = folder / "bin"
+        tools.mkdir()
+        for name, real in (("cc", arguments.compiler), ("c++", arguments.cxx)):
+            if real:
+                wrapper = tools / name
+                path = shutil.which(real) or real
+                wrapper.write_text(f'#!/bin/sh\nexec "{path}" {WARNINGS} "$@"\n')
+                wrapper.chmod(0o755)
         environment = {
             **os.environ,
-            "PATH": f"{compiler.parent}:{os.environ['PATH']}",
+            "PATH": f"{tools}:{os.environ['PATH']}",
             "PKG_CONFIG_PATH": f"{libraries}/pkgconfig",
             "LD_LIBRARY_PATH": str(libraries),
         }
         for page in pages:
             for program in page.programs():
+                if program.name.endswith(".cpp") and not arguments.cxx:
+                    print(f"skipped: {program.name} (no C++ compiler)")
+                    continue
                 count += 1
                 problem = run_program(program, folder, environment)
                 if problem:
@@ -238,6 +244,7 @@ def main() -> int:
     parser.add_argument("--cmake", default="cmake")
     parser.add_argument("--build", type=Path)
     parser.add_argument("--compiler", default="cc")
+    parser.add_argument("--cxx", default="")
     arguments = parser.parse_args()
     if arguments.command == "escape":
         for path in arguments.files:

@@ -87,12 +87,14 @@ class Page:
         lines = [unescape(found[2]) for found in _LINE.finditer(self.text)]
         programs = []
         for code in self.literal():
-            if "\nint main(" not in code:
+            if "int main(" not in code:
                 continue
-            name = re.match(r"/\* (\w+\.c) \*/\n", code)
+            name = re.match(r"/\* (\w+\.(?:c|cpp)) \*/\n", code)
             if name is None:
-                raise ValueError(f"{self.path.name}: a program without /* its name.c */ on top")
-            compiling = [line for line in lines if line.startswith("cc ") and name[1] in line]
+                raise ValueError(f"{self.path.name}: a program without /* its name */ on top")
+            compiling = [
+                line for line in lines if re.match(r"(cc|c\+\+) ", line) and name[1] in line
+            ]
             programs.append(Program(name[1], code, compiling))
         return programs
 

@@ -131,6 +131,16 @@ static void a_view_of_an_argument_comes_back_as_part_of_the_block(void)
     EXPECT(result.shape[0], 50);
     EXPECT(((int *)result.data)[0], 99);
     EXPECT(((int *)result.data)[49], 1);
+    pool_future_release(&future);
+    array.reference = 0; /* what was copied on the way in is no block of the program's */
+    array.data = numbers;
+    array.shape[0] = 90;
+    EXPECT(pool_python_put_array(arguments, &array), 0);
+    future = evaluate(pool, "args[1]", arguments);
+    result = result_array();
+    EXPECT(result.reference, 0);
+    EXPECT(result.readonly, true);
+    EXPECT(((int *)result.data)[89], 89);
     end();
 }
 
@@ -150,6 +160,8 @@ static void a_job_that_keeps_an_array_holds_its_block(void)
         EXPECT(int_result(&future), i + 1);
     }
     pool_free(pool, array.reference);
+    future = call(pool, "arrays:forget_one", NULL);
+    EXPECT(int_result(&future), 2);
     for (i = 0; i < 4; i++) { /* what would take its place */
         REQUIRE(pool_alloc(pool, 8 * 32 * 1024, &reference, &other), 0);
         memset(other, 0xff, 8 * 32 * 1024);
@@ -163,6 +175,25 @@ static void a_job_that_keeps_an_array_holds_its_block(void)
     EXPECT(other == memory, true); /* it was let go */
     EXPECT(pool_python_submit(pool, NULL, "arrays:keep", arguments, &future), 0);
     EXPECT(int_result(&future), 1);
+    end();
+}
+
+static void an_array_whose_block_was_freed_too_early_is_an_exception(void)
+{
+    struct pool_python_array array = vector(POOL_PYTHON_INT8, 100);
+    struct gate *gate = harness_shared(sizeof *gate);
+    void *memory;
+    struct pool_future running;
+
+    begin(true);
+    running = harness_submit(pool, job_gate, &gate, sizeof gate);
+    REQUIRE(pool_alloc(pool, 100, &array.reference, &memory), 0);
+    EXPECT(pool_python_put_array(arguments, &array), 0);
+    future = call(pool, "arrays:keep", arguments);
+    pool_free(pool, array.reference);
+    harness_raise(&gate->open);
+    EXPECT(raises(&future, "ValueError", "no longer there"), true);
+    EXPECT(harness_status(&running), 0);
     end();
 }
 
@@ -391,6 +422,7 @@ static const struct harness_test tests[] = {
     TEST(a_readonly_array_can_not_be_written),
     TEST(a_view_of_an_argument_comes_back_as_part_of_the_block),
     TEST(a_job_that_keeps_an_array_holds_its_block),
+    TEST(an_array_whose_block_was_freed_too_early_is_an_exception),
     TEST(arrays_that_are_not_within_a_block_are_refused),
     TEST(an_array_of_the_program_is_copied_and_arrives_read_only),
     TEST(every_type_goes_both_ways),

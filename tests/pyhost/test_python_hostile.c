@@ -186,10 +186,84 @@ static void the_program_reads_results_that_were_scribbled_over(void)
     pool_destroy(pool);
 }
 
+/* A job whose result is this message; the builder is used up. */
+static struct pool_future send_result(struct builder *builder)
+{
+    struct preamble preamble = {.magic = FORMAT_RESULT};
+    size_t size = builder_size(builder, sizeof preamble);
+    unsigned char *message = malloc(size);
+    struct pool_future future;
+
+    REQUIRE(builder->error, 0);
+    preamble.area = builder_write(builder, sizeof preamble, message, NULL);
+    memcpy(message, &preamble, sizeof preamble);
+    future = harness_submit(pool, job_echo, message, size);
+    builder_destroy(builder);
+    free(message);
+    return future;
+}
+
+/* One that is larger than its block. */
+static struct pool_python_array make_array(void)
+{
+    struct pool_python_array array = {
+        .size = sizeof array, .type = POOL_PYTHON_FLOAT64, .dimensions = 1, .shape = {1 << 20}};
+    void *memory;
+
+    REQUIRE(pool_alloc(pool, 256, &array.reference, &memory), 0);
+    return array;
+}
+
+static void an_array_of_a_result_has_to_lie_in_its_block(void)
+{
+    struct pool_python_array array, found = {.size = sizeof found};
+    struct pool_python_value value;
+    struct pool_future future;
+    struct builder builder;
+
+    pool = harness_pool(1, 64 * MEBIBYTE);
+    array = make_array();
+    builder_init(&builder);
+    builder_put_array(&builder, &array, NULL);
+    future = send_result(&builder);
+    EXPECT(finish(&future, &value), 0);
+    EXPECT(pool_python_get_array(&value, &found), -EBADMSG);
+    array.reference += 1000000;
+    builder_init(&builder);
+    builder_put_array(&builder, &array, NULL);
+    future = send_result(&builder);
+    EXPECT(finish(&future, &value), 0);
+    EXPECT(pool_python_get_array(&value, &found), -EINVAL);
+    pool_destroy(pool);
+}
+
+static void no_list_contains_itself(void)
+{
+    struct pool_python_value value, item;
+    struct pool_future future;
+    struct builder builder;
+    uint32_t entry;
+
+    pool = harness_pool(1, 64 * MEBIBYTE);
+    for (entry = 0; entry < 5; entry++) { /* head, size, item, table */
+        builder_init(&builder);
+        builder_begin(&builder, TAG_LIST);
+        builder_put_int(&builder, 5);
+        builder_end(&builder);
+        memcpy(builder.data + 3 * FORMAT_WORD, &entry, sizeof entry);
+        future = send_result(&builder);
+        EXPECT(finish(&future, &value), 0);
+        EXPECT(pool_python_length(&value), 1);
+        EXPECT(pool_python_get_item(&value, 0, &item), entry == 2 ? 0 : -EBADMSG);
+    }
+    pool_destroy(pool);
+}
+
 /* ---- The worker reads ---- */
 
-/* A call as pool_python_submit() writes it. */
-static unsigned char *make_call(uint64_t *state, size_t *size, enum format_target target)
+/* A call as pool_python_submit() writes it, of random arguments; or of the array. */
+static unsigned char *make_call(uint64_t *state, size_t *size, enum format_target target,
+                                const struct pool_python_array *array)
 {
     static const char *const functions[] = {"", "echoes:show", "show", ""};
     static const char *const sources[] = {"", "", "def show(*args, **k): return repr(args)",
@@ -204,11 +278,13 @@ static unsigned char *make_call(uint64_t *state, size_t *size, enum format_targe
     int i;
 
     builder_init(&builder);
-    for (i = 0; i < 4; i++) {
+    for (i = 0; i < 4 && !array; i++) {
         if (i == 3)
             builder_put_text(&builder, TAG_KEYWORD, "name", 4);
         put_random_value(&builder, state, 0);
     }
+    if (array)
+        builder_put_array(&builder, array, NULL);
     *size = builder_size(&builder, prefix);
     message = calloc(1, *size);
     strcpy((char *)message + sizeof preamble, functions[target]);
@@ -236,7 +312,7 @@ static void workers_read_calls_that_were_scribbled_over(void)
         struct pool_python_value value;
         struct pool_future future;
         size_t size;
-        unsigned char *message = make_call(&state, &size, target);
+        unsigned char *message = make_call(&state, &size, target, NULL);
         void *memory;
         int error;
 
@@ -268,6 +344,25 @@ static void workers_read_calls_that_were_scribbled_over(void)
     pool_destroy(pool);
 }
 
+static void an_array_of_a_call_has_to_lie_in_its_block(void)
+{
+    struct pool_python_array array;
+    struct pool_future future;
+    unsigned char *message;
+    void *memory;
+    size_t size;
+
+    pool = python_pool(1, NULL);
+    array = make_array();
+    message = make_call(NULL, &size, TARGET_FUNCTION, &array);
+    REQUIRE(pool_prepare(pool, size, &future, &memory), 0);
+    memcpy(memory, message, size);
+    EXPECT(pool_commit_host(&future, TARGET_FUNCTION), 0);
+    EXPECT(raises(&future, "ValueError", "does not lie within"), true);
+    free(message);
+    pool_destroy(pool);
+}
+
 static void no_call_of_python_at_all_is_an_exception(void)
 {
     struct pool_future future;
@@ -282,6 +377,9 @@ static void no_call_of_python_at_all_is_an_exception(void)
 
 static const struct harness_test tests[] = {
     TEST(the_program_reads_results_that_were_scribbled_over),
+    TEST(an_array_of_a_result_has_to_lie_in_its_block),
+    TEST(no_list_contains_itself),
+    TEST(an_array_of_a_call_has_to_lie_in_its_block),
     TEST(workers_read_calls_that_were_scribbled_over),
     TEST(no_call_of_python_at_all_is_an_exception),
 };

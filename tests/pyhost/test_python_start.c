@@ -365,6 +365,7 @@ static void what_a_job_prints_is_there_when_it_has_ended(void)
     const char *output;
 
     begin();
+    unsetenv("PYTHONUNBUFFERED"); /* or Python would not keep anything back */
     python.source = "import atexit\natexit.register(print, 'at the end')\nprint('begun')\n";
     output = output_of(1, make_pool, print_and_die);
     EXPECT_STRING(output, "begun\nsaid before it died\nbegun\nsaid by the next\nat the end\n");

@@ -418,11 +418,23 @@ static void results_without_a_form_in_c_are_exceptions_that_say_so(void)
 
 static void a_result_that_changes_while_it_is_encoded_does_no_harm(void)
 {
-    struct pool_python_value value;
+    struct pool_python_value value, texts, item;
+    const char *text = "";
+    size_t i, size = 0;
 
     begin();
     value = value_of("__import__('echoes').changing()");
     EXPECT(pool_python_length(&value), 2);
+    EXPECT(pool_python_get_item(&value, 0, &texts), 0);
+    EXPECT(pool_python_length(&texts), 10);
+    for (i = 0; i < 9; i++) {
+        EXPECT(pool_python_get_item(&texts, i, &item), 0);
+        EXPECT(pool_python_get_string(&item, &text, &size), 0);
+        EXPECT(size, 5000);
+        EXPECT(text[0] == '0' + (char)i && text[4999] == text[0], true);
+    }
+    EXPECT(pool_python_get_item(&value, 1, &item), 0);
+    EXPECT(pool_python_length(&item), 1);
     end();
 }
 

@@ -33,6 +33,12 @@ def first_of_kept() -> Any:
     return kept[0][0]
 
 
+def forget_one() -> int:
+    """Let go of the array that was kept last."""
+    kept.pop()
+    return len(kept)
+
+
 def forget() -> int:
     """Let go of all that was kept."""
     kept.clear()

@@ -61,7 +61,15 @@ def bad_index() -> Index:
 
 def changing() -> list[Any]:
     """Give a list that shrinks, and a dict that grows, while they are encoded."""
-    numbers: list[Any] = [Index(1, lambda: numbers.clear()), *(str(i) * 5000 for i in range(9))]
+    texts: list[Any] = [str(i) * 5000 for i in range(9)]
+    others: list[Any] = []
+
+    def forget() -> int:
+        texts.clear()
+        others.extend("x" * 5000 for _ in range(20))  # in their place
+        return 0
+
+    texts.append(Index(9, forget))
     names: dict[str, Any] = {}
     names["x"] = Index(1, lambda: names.update({str(i): i for i in range(1000)}))
-    return [numbers, names]
+    return [texts, names]
