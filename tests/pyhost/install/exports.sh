@@ -4,7 +4,9 @@
 set -eu
 nm=$1 library=$2
 
-symbols=$("$nm" --defined-only -D "$library" | awk 'NF == 3 { print $3 }' | sort)
+# Absolute ones (A) are versions of symbols; newer nms append @@VERSION.
+symbols=$("$nm" --defined-only -D "$library" |
+    awk 'NF == 3 && $2 != "A" { sub("@.*", "", $3); print $3 }' | sort)
 strangers=$(printf '%s\n' "$symbols" | grep -v '^pool_python_' || true)
 if [ -n "$strangers" ]; then
     printf 'exported by mistake:\n%s\n' "$strangers"
