@@ -93,6 +93,7 @@ typedef struct Core {
 
     /* Of libpool's own Python modules, which import this one: fetched at first use. */
     PyObject *rich_dumps; /* libpool._pickling.dumps */
+    PyObject *tensor_dumps; /* libpool._tensors.dumps */
     PyObject *dumps_exception;
     PyObject *loads_exception;
     PyObject *broken_pool; /* libpool._errors.broken_pool */
@@ -105,6 +106,7 @@ typedef struct Core {
     PyObject *array_type;  /* array.array */
 
     /* Names and constants used on the way of every job. */
+    PyObject *name_torch;
     PyObject *name_timeout;
     PyObject *name_acquire;
     PyObject *name_release;
