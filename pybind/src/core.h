@@ -402,6 +402,8 @@ int codec_write(Writer *writer, PyObject *value);
 Py_ssize_t codec_measure(PyObject *value, Met *met);
 /* memcpy, with `release` without the GIL when long. */
 void codec_copy(void *to, const void *from, size_t size, bool release);
+/* The same to memory that is new, without the GIL when long. */
+void codec_fill(void *to, const void *from, size_t size);
 
 typedef struct Reader {
     Core *core;
