@@ -20,6 +20,7 @@ from libpool._culprit import name_culprit
 from libpool._names import Chain, names_of
 from libpool._snapshot import DRIFTED, SAME, cell_contents, cells_of
 from libpool._sources import Lines, lines_of, remember
+from libpool._tensors import reducer
 
 if TYPE_CHECKING:
     from libpool._functions import Registry
@@ -143,6 +144,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is MethodType:
             same = getattr(obj.__self__, obj.__func__.__name__, None) == obj
             return obj.__reduce__() if same else NotImplemented
+        if "torch" in sys.modules and (reduce := reducer(kind)) is not None:
+            return reduce(obj)
         if kind is CodeType:
             return _make_code, (obj.co_filename, *self.dispatch_table[CodeType](obj))
         if issubclass(kind, ModuleType):

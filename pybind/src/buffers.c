@@ -245,8 +245,7 @@ static PyObject *copied(const uint8_t *data, size_t size, bool read_only)
     PyObject *bytes = read_only ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size)
                                 : PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)size);
     if (bytes)
-        codec_copy(read_only ? PyBytes_AS_STRING(bytes) : PyByteArray_AS_STRING(bytes), data, size,
-                   true);
+        codec_fill(read_only ? PyBytes_AS_STRING(bytes) : PyByteArray_AS_STRING(bytes), data, size);
     return bytes;
 }
 

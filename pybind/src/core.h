@@ -95,6 +95,7 @@ typedef struct Core {
 
     /* Of libpool's own Python modules, which import this one: fetched at first use. */
     PyObject *rich_dumps; /* libpool._pickling.dumps */
+    PyObject *tensor_dumps; /* libpool._tensors.dumps */
     PyObject *dumps_exception;
     PyObject *loads_exception;
     PyObject *broken_pool; /* libpool._errors.broken_pool */
@@ -107,6 +108,7 @@ typedef struct Core {
     PyObject *array_type;  /* array.array */
 
     /* Names and constants used on the way of every job. */
+    PyObject *name_torch;
     PyObject *name_timeout;
     PyObject *name_acquire;
     PyObject *name_release;
@@ -415,6 +417,8 @@ int codec_write(Writer *writer, PyObject *value);
 Py_ssize_t codec_measure(PyObject *value, Met *met);
 /* memcpy, with `release` without the GIL when long. */
 void codec_copy(void *to, const void *from, size_t size, bool release);
+/* The same to memory that is new, without the GIL when long. */
+void codec_fill(void *to, const void *from, size_t size);
 /* memcpy, and past the caches where these are too small for it. */
 void copy_memory(void *to, const void *from, size_t size);
 

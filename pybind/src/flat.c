@@ -96,6 +96,6 @@ PyObject *flat_read(Reader *reader, bool numbers)
         return read_numbers(reader->core, code, data, length);
     PyObject *bytes = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)length);
     if (bytes)
-        codec_copy(PyByteArray_AS_STRING(bytes), data, length, true);
+        codec_fill(PyByteArray_AS_STRING(bytes), data, length);
     return bytes;
 }

@@ -57,11 +57,17 @@ static int make_names(Core *core)
         PyObject **slot;
         const char *text;
     } wanted[] = {
-        {&core->name_timeout, "timeout"},       {&core->name_acquire, "acquire"},
-        {&core->name_release, "release"},       {&core->name_notify_all, "notify_all"},
-        {&core->name_describe, "describe"},     {&core->name_done, "done"},
-        {&core->name_set_result, "set_result"}, {&core->name_set_exception, "set_exception"},
-        {&core->name_cancel, "cancel"},         {&core->name_retire, "retire"},
+        {&core->name_torch, "torch"},
+        {&core->name_timeout, "timeout"},
+        {&core->name_acquire, "acquire"},
+        {&core->name_release, "release"},
+        {&core->name_notify_all, "notify_all"},
+        {&core->name_describe, "describe"},
+        {&core->name_done, "done"},
+        {&core->name_set_result, "set_result"},
+        {&core->name_set_exception, "set_exception"},
+        {&core->name_cancel, "cancel"},
+        {&core->name_retire, "retire"},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         if (!(*wanted[i].slot = PyUnicode_InternFromString(wanted[i].text)))
@@ -145,6 +151,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(core->dumps);
     Py_VISIT(core->loads);
     Py_VISIT(core->rich_dumps);
+    Py_VISIT(core->tensor_dumps);
     Py_VISIT(core->dumps_exception);
     Py_VISIT(core->loads_exception);
     Py_VISIT(core->broken_pool);
@@ -187,6 +194,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->dumps);
     Py_CLEAR(core->loads);
     Py_CLEAR(core->rich_dumps);
+    Py_CLEAR(core->tensor_dumps);
     Py_CLEAR(core->dumps_exception);
     Py_CLEAR(core->loads_exception);
     Py_CLEAR(core->broken_pool);
@@ -197,6 +205,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->simple_data);
     Py_CLEAR(core->array_type);
     Py_CLEAR(core->with_failures);
+    Py_CLEAR(core->name_torch);
     Py_CLEAR(core->name_timeout);
     Py_CLEAR(core->name_acquire);
     Py_CLEAR(core->name_release);

@@ -31,8 +31,22 @@ static PyObject *check_bytes(PyObject *pickled)
     return pickled;
 }
 
+/* Python has loaded PyTorch. */
+static bool has_tensors(Core *core)
+{
+    PyObject *modules = PyImport_GetModuleDict(); /* borrowed */
+    return PyDict_CheckExact(modules) && PyDict_GetItemWithError(modules, core->name_torch);
+}
+
 static PyObject *plain_dumps(Core *core, PyObject *object, PyObject *callback)
 {
+    if (has_tensors(core)) {
+        PyObject *dumps = core_late(&core->tensor_dumps, "libpool._tensors", "dumps");
+        PyObject *with_callback[] = {object, callback};
+        return dumps ? PyObject_Vectorcall(dumps, with_callback, 1,
+                                           callback ? core->keyword_buffer_callback : NULL)
+                     : NULL;
+    }
     PyObject *args[] = {object, core->pickle_protocol, callback};
     return PyObject_Vectorcall(core->dumps, args, 2,
                                callback ? core->keyword_buffer_callback : NULL);

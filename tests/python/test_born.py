@@ -354,7 +354,7 @@ def test_a_jobs_own_pool_inherits_arrays_as_they_are(pool: Pool) -> None:
 
 
 class SubmitsWhenDropped:
-    """A job is run on top of the one whose result is being sent, and returns such arrays as well."""
+    """A job runs on top of the one whose result is being sent, and returns such an array, too."""
 
     def __reduce__(self) -> Any:
         return list, ()

@@ -282,3 +282,83 @@ def test_shapes_and_values_are_as_numpy_takes_them(pool: Pool) -> None:
     assert shared.full((2, 2), [1, 2], pool=pool).tolist() == [[1, 2], [1, 2]]
     with pytest.raises(TypeError):
         shared.zeros(2.5, pool=pool)  # type: ignore[arg-type]
+
+
+# ---- Who may write to what ----------------------------------------------------------------------
+
+
+def wait_and_sum(path: str, a: Any) -> float:
+    with open(path, "rb") as fifo:
+        fifo.read()
+    return float(a.sum())
+
+
+def test_a_job_has_an_array_as_it_was_when_it_was_submitted(pool: Pool, tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    a, b = numpy.ones(LARGE), shared.full(LARGE, 1.0, pool=pool)
+    handle = pool.share(a)
+    running = [pool.submit(wait_and_sum, str(path), a)]
+    waiting = [pool.submit(numpy.sum, value) for value in (a, handle, b)]
+    a[:] = 5
+    b[:] = 6
+    path.write_bytes(b"")
+    sums = [float(future.result()) for future in running + waiting]
+    assert sums == [LARGE, LARGE, LARGE, 6 * LARGE]
+
+
+def overwrite(a: Any) -> float:
+    before = float(a.sum())
+    a[:] = 7
+    return before
+
+
+def test_what_a_job_writes_to_its_argument_nobody_else_sees(pool: Pool) -> None:
+    a = numpy.ones(LARGE)
+    assert [pool.submit(overwrite, a).result() for _ in range(3)] == [LARGE] * 3
+    assert pool.map(overwrite, [a, a, a], chunksize=1) == [LARGE] * 3
+    assert (a == 1).all()
+
+
+def test_of_a_shared_object_a_job_can_write_to_nothing(pool: Pool) -> None:
+    handle = pool.share(numpy.ones(LARGE))
+    with pytest.raises(ValueError, match="read-only"):
+        pool.apply(overwrite, [handle])
+    assert pool.apply(numpy.sum, [handle]) == LARGE
+
+
+last: Any = None
+
+
+def give_what_is_kept() -> Any:
+    global last
+    if last is None:
+        last = numpy.ones(LARGE)
+    return last
+
+
+def test_what_the_host_writes_to_a_result_the_worker_does_not_see(pool: Pool) -> None:
+    for _ in range(4):
+        result = pool.apply(give_what_is_kept)
+        assert (result == 1).all()
+        result[:] = 9
+    assert pool.apply(overwrite_kept) == LARGE
+    assert (result == 9).all()
+
+
+def overwrite_kept() -> float:
+    return overwrite(last)
+
+
+def returned(a: Any) -> Any:
+    global last
+    last = a
+    return a
+
+
+def test_an_argument_that_is_kept_and_returned_is_three_arrays(pool: Pool) -> None:
+    a = numpy.ones(LARGE)
+    result = pool.apply(returned, [a])
+    pool.apply(overwrite_kept)
+    result[0] = 5
+    assert (a == 1).all() and result[0] == 5 and (result[1:] == 1).all()
