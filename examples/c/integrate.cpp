@@ -1,5 +1,5 @@
-// Integrals with the C++ wrapper: lambdas with state as jobs, a map, a shared array, exceptions, and
-// a crash that costs one job.
+// Integrals with the C++ wrapper: lambdas with state as jobs, a map, a shared array, exceptions,
+// and a crash that costs one job.
 //
 //     integrate [WORKERS]
 #include <chrono>

@@ -302,25 +302,29 @@ static void read_file(pid_t pid, const char *name, char *text, size_t room)
 
 struct shown {
     struct pool *pool;
+    const char *wanted_comm, *wanted_command;
     char comm[32], command[600];
 };
 
+/* Until it has set them, a new worker has those of the supervisor. */
 static bool worker_is_shown(void *context)
 {
     struct shown *shown = context;
     pid_t pid = pool_worker_pid(shown->pool, 1);
 
-    if (pid)
-        read_file(pid, "comm", shown->comm, sizeof shown->comm);
-    return pid && strchr(shown->comm, '-');
+    if (!pid)
+        return false;
+    read_file(pid, "comm", shown->comm, sizeof shown->comm);
+    read_file(pid, "cmdline", shown->command, sizeof shown->command);
+    return strcmp(shown->comm, shown->wanted_comm) == 0 &&
+           strcmp(shown->command, shown->wanted_command) == 0;
 }
 
 static void expect_shown(const char *name, const char *comm, const char *watch)
 {
     struct pool_config config;
-    struct shown shown = {0};
     char own[600], wanted[600];
-    struct pool_future future;
+    struct shown shown = {.wanted_comm = comm, .wanted_command = wanted};
     ssize_t length, i;
 
     length = system_read("/proc/self/cmdline", own, sizeof own);
@@ -332,12 +336,9 @@ static void expect_shown(const char *name, const char *comm, const char *watch)
     config.shared_limit = LIMIT;
     config.name = name;
     REQUIRE(pool_create(&shown.pool, &config), 0);
+    snprintf(wanted, sizeof wanted, "%.31s worker 1: %.300s", name ? name : "libpool", own);
     EXPECT(harness_until(worker_is_shown, &shown), true);
     EXPECT(strcmp(shown.comm, comm), 0);
-    future = harness_submit(shown.pool, job_nothing, NULL, 0);
-    EXPECT(harness_status(&future), 0);
-    read_file(pool_worker_pid(shown.pool, 1), "cmdline", shown.command, sizeof shown.command);
-    snprintf(wanted, sizeof wanted, "%.31s worker 1: %.300s", name ? name : "libpool", own);
     EXPECT(strcmp(shown.command, wanted), 0);
     read_file(stats_of(shown.pool).supervisor, "comm", shown.comm, sizeof shown.comm);
     EXPECT(strcmp(shown.comm, watch), 0);
