@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 
 #include <libpool.hpp>
@@ -266,4 +267,27 @@ TEST(an_array_made_in_a_job_is_the_hosts_to_hold)
     CHECK(held[50] == 42);
     auto other = ref.hold(pool);
     CHECK(other.data() == held.data());
+}
+
+TEST(threads_use_one_pool_and_hold_one_array)
+{
+    libpool::pool pool(2);
+    auto array = pool.make_shared_array<int>(1000);
+    array[999] = 7;
+    const libpool::shared_ref<int> ref = array.ref();
+    std::atomic<int> right = 0;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; t++)
+        threads.emplace_back([&, t] {
+            for (int i = 0; i < 200; i++) {
+                auto held = ref.hold(pool);
+                auto future = pool.submit([ref](int x) { return x + ref.lookup()[999]; }, t * i);
+                right += future.get() == t * i + 7 && held[999] == 7;
+            }
+        });
+    for (std::thread &thread : threads)
+        thread.join();
+    CHECK(right == 800);
+    array = pool.make_shared_array<int>(1);
+    CHECK_THROWS(std::system_error, ref.lookup(pool), HAS_CODE(invalid_argument));
 }
