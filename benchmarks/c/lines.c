@@ -9,8 +9,8 @@
  * gives, for each job:
  *
  *   moves   a process touched a line of which it had no copy: it waited for the line to come
- *   claims  a process wrote to a line of which it had a copy, and others as well: it waited for these
- *           copies to go
+ *   claims  a process wrote to a line of which it had a copy, and others as well: it waited for
+ *           their copies to go
  *
  * What the kernel touches (futexes, and only for sleepers) is not seen, nor are arguments and
  * results that lie outside the job's slot.

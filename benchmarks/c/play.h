@@ -8,8 +8,8 @@
  *
  *   lone   submit, wait, read, release, one job at a time. The worker spins when the job comes, and
  *          the host when the result comes.
- *   burst  BATCH jobs are submitted; the workers run them, one each in turn; then the host waits for
- *          each, reads and releases it. Nobody ever waits.
+ *   burst  PLAY_BATCH jobs are submitted; the workers run them, one each in turn; then the host
+ *          waits for each, reads and releases it. Nobody ever waits.
  *
  * The functions are not inlined, so that a profiler can count inside one of them only.
  */

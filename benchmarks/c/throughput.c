@@ -7,7 +7,7 @@
  *
  *   - JOBS are submitted before the first is waited for;
  *   - each is waited for before the next is submitted (the median);
- *   - JOBS that do nothing wait in the ring, and the workers take and run them while the host sleeps.
+ *   - JOBS that do nothing wait in the ring; the workers take and run them while the host sleeps.
  */
 #include <stdatomic.h>
 #include <stdbool.h>
