@@ -305,14 +305,17 @@ struct shown {
     char comm[32], command[600];
 };
 
+/* A worker begins with what is shown of the supervisor. */
 static bool worker_is_shown(void *context)
 {
     struct shown *shown = context;
     pid_t pid = pool_worker_pid(shown->pool, 1);
 
-    if (pid)
-        read_file(pid, "comm", shown->comm, sizeof shown->comm);
-    return pid && strchr(shown->comm, '-');
+    if (!pid)
+        return false;
+    read_file(pid, "cmdline", shown->command, sizeof shown->command);
+    read_file(pid, "comm", shown->comm, sizeof shown->comm); /* which it sets before the other */
+    return strstr(shown->command, " worker ") != NULL;
 }
 
 static void expect_shown(const char *name, const char *comm, const char *watch)
