@@ -271,8 +271,7 @@ _Noreturn void worker_main(struct pool *pool, int worker);
 void process_raise(struct pool *pool, int fd);
 
 /* title.c: what ps and top show. The supervisor is first. */
-void title_prepare(struct pool *pool);
-void title_set_supervisor(const struct pool *pool);
+void title_set_supervisor(struct pool *pool);
 void title_set_worker(const struct pool *pool, int worker);
 
 /* limits.c: kills the workers of doomed and late jobs; `pids` are those of the workers, 0 for none.

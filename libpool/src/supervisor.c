@@ -280,12 +280,11 @@ _Noreturn void supervisor_main(struct pool *pool)
     memset(&supervisor, 0, sizeof supervisor);
     supervisor.pool = pool;
     take_signals(&supervisor);
-    title_prepare(pool);
+    title_set_supervisor(pool);
     fds[0] = (struct pollfd){.fd = pool->host_fd, .events = POLLIN};
     fds[1] = (struct pollfd){.fd = pool->control_fd, .events = POLLIN};
     fds[2] = (struct pollfd){.fd = pool->life_fd, .events = POLLIN};
     start_missing(&supervisor);
-    title_set_supervisor(pool);
     cores = pool_cpu_count();
     shared_store(&pool_control(pool)->spinners, cores > 3 ? (uint32_t)cores / 2 : 1, RELAXED);
     for (;;) {

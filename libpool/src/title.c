@@ -104,9 +104,10 @@ __attribute__((format(printf, 2, 3))) static void show(const char *comm, const c
     memcpy((char *)(uintptr_t)fields[ARG_START], title, length < room ? length : room - 1);
 }
 
-/* What the workers' titles need, read once for all of them. */
-void title_prepare(struct pool *pool)
+/* Reads what the workers' titles need as well, once for all of them. */
+void title_set_supervisor(struct pool *pool)
 {
+    char comm[COMM_ROOM];
     ssize_t length = system_read("/proc/self/cmdline", pool->command, sizeof pool->command), i;
 
     while (length > 0 && pool->command[length - 1] == '\0')
@@ -121,12 +122,6 @@ void title_prepare(struct pool *pool)
             title = NULL;
     }
     layout_known = read_layout();
-}
-
-void title_set_supervisor(const struct pool *pool)
-{
-    char comm[COMM_ROOM];
-
     snprintf(comm, sizeof comm, "%.9s-watch", pool->name);
     show(comm, "%s supervisor: %s", pool->name, pool->command);
 }

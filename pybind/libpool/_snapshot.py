@@ -164,17 +164,29 @@ class Snapshot:
         self._finders = list(sys.meta_path)
         self._unimportable: dict[str, object] = {}
 
+        # A program may have a thousand modules, nearly all of them known from the last pool.
+        verdicts, specs = _verdicts, self._specs
         for name, module in list(sys.modules.items()):
-            if is_a(module, ModuleType):
+            if not issubclass(type(module), ModuleType):
+                continue
+            namespace = namespace_of(module)
+            specs[name] = spec = namespace.get("__spec__")
+            known = verdicts.get(name)
+            if known is None or known[0] is not spec or known[1] is not namespace.get("__file__"):
                 self._record_module(name, module)
+            elif known[2]:
+                self._record_user_module(name, module)
 
     # ---- Taking the snapshot --------------------------------------------------------------------
 
     def _record_module(self, name: str, module: ModuleType) -> None:
         namespace = namespace_of(module)
         self._specs[name] = namespace.get("__spec__")
-        if not is_user_module(name, module):
-            return
+        if is_user_module(name, module):
+            self._record_user_module(name, module)
+
+    def _record_user_module(self, name: str, module: ModuleType) -> None:
+        namespace = namespace_of(module)
         everything = namespace.copy()
         values = {key: value for key, value in everything.items() if matters(value)}
         self.modules[name] = ModuleState(module, frozenset(everything), values)
@@ -336,14 +348,16 @@ def is_user_module(name: str, module: ModuleType) -> bool:
     if known is not None and known[0] is spec and known[1] is file:
         return known[2]
     top = name.partition(".")[0]
-    if top in _NOT_USER:
-        return False
-    if spec is not None and getattr(spec, "origin", None) in ("built-in", "frozen"):
-        return False
-    if isinstance(file, str):
+    of_user = False
+    if top not in _NOT_USER and getattr(spec, "origin", None) not in ("built-in", "frozen"):
+        if not isinstance(file, str):
+            return _is_of_user_package(top, module)
         of_user = not (file.startswith(_PREFIXES) or any(part in file for part in _PACKAGES))
-        _verdicts[name] = (spec, file, of_user)
-        return of_user
+    _verdicts[name] = (spec, file, of_user)
+    return of_user
+
+
+def _is_of_user_package(top: str, module: ModuleType) -> bool:
     # Extension modules make submodules that have no file: they belong where their package does.
     package = sys.modules.get(top)
     if package is not None and package is not module:
@@ -358,7 +372,7 @@ def is_user_class(cls: type) -> bool:
     return module is not None and is_a(module, ModuleType) and is_user_module(name, module)
 
 
-_verdicts: dict[str, tuple[object, str, bool]] = {}
+_verdicts: dict[str, tuple[object, object, bool]] = {}
 """What `is_user_module` has found by a module's `__spec__` and `__file__`: each new pool asks."""
 
 _NOT_USER = frozenset(sys.builtin_module_names) | {"libpool", "__mp_main__"}

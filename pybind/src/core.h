@@ -96,6 +96,7 @@ typedef struct Core {
     /* Of libpool's own Python modules, which import this one: fetched at first use. */
     PyObject *rich_dumps; /* libpool._pickling.dumps */
     PyObject *tensor_dumps; /* libpool._tensors.dumps */
+    PyObject *all_have;   /* libpool._functions.all_have */
     PyObject *dumps_exception;
     PyObject *loads_exception;
     PyObject *broken_pool; /* libpool._errors.broken_pool */
@@ -552,8 +553,12 @@ int flat_write(Writer *writer, PyObject *value);
 /* After the tag. */
 PyObject *flat_read(Reader *reader, bool numbers);
 
+/* The (module, name) pairs by which a pickle (bytes) of protocol 5 names functions and classes, a
+ * set; None where that can't be said. */
+PyObject *globals_in(PyObject *pickled);
+
 /* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
- * __main__, which may differ between the processes. With `buffers`, large ones are left out, see
+ * __main__, and what it names there differs between the processes. With `buffers`, large ones are left out, see
  * buffers_begin(). */
 PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value, Buffers *buffers);
 /* `buffers` are what was left out, or NULL. */

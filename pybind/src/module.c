@@ -152,6 +152,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(core->loads);
     Py_VISIT(core->rich_dumps);
     Py_VISIT(core->tensor_dumps);
+    Py_VISIT(core->all_have);
     Py_VISIT(core->dumps_exception);
     Py_VISIT(core->loads_exception);
     Py_VISIT(core->broken_pool);
@@ -195,6 +196,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(core->loads);
     Py_CLEAR(core->rich_dumps);
     Py_CLEAR(core->tensor_dumps);
+    Py_CLEAR(core->all_have);
     Py_CLEAR(core->dumps_exception);
     Py_CLEAR(core->loads_exception);
     Py_CLEAR(core->broken_pool);
@@ -278,6 +280,23 @@ static PyObject *core_note_output(PyObject *module, PyObject *Py_UNUSED(unused))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(globals_in_doc, "globals_in($module, pickled, /)\n--\n\n"
+"The (module, name) pairs by which a pickle names functions and classes.\n\n"
+"Parameters\n----------\n"
+"pickled : bytes\n"
+"    Made by the pickler of the standard library, with protocol 5.\n\n"
+"Returns\n-------\n"
+"set of tuple of str, or None\n"
+"    None: it can't be said.\n");
+
+static PyObject *core_globals_in(PyObject *Py_UNUSED(module), PyObject *pickled)
+{
+    if (PyBytes_CheckExact(pickled))
+        return globals_in(pickled);
+    return PyErr_Format(PyExc_TypeError, "a pickle is bytes, not %.100s",
+                        Py_TYPE(pickled)->tp_name);
+}
+
 static PyMethodDef core_methods[] = {
     {"current", core_current, METH_NOARGS, current_doc},
     {"worker_index", core_worker_index, METH_NOARGS, worker_index_doc},
@@ -286,6 +305,7 @@ static PyMethodDef core_methods[] = {
     {"gather", (PyCFunction)(void (*)(void))bulk_gather, METH_FASTCALL, bulk_gather_doc},
     {"_get", block_get, METH_O, block_get_doc},
     {"note_output", core_note_output, METH_NOARGS, note_output_doc},
+    {"globals_in", core_globals_in, METH_O, globals_in_doc},
     {NULL},
 };
 

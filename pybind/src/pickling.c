@@ -6,8 +6,8 @@
 
 static const char main_module[] = "__main__";
 
-/* Does the pickle name __main__? Then the worker's own __main__ may have something else under that
- * name. A false alarm, from a string with these letters, costs time only. */
+/* Does the pickle name __main__? A false alarm, from a string with these letters, costs time only.
+ */
 static bool refers_to_main(PyObject *pickled)
 {
     const char *data = PyBytes_AS_STRING(pickled);
@@ -19,6 +19,23 @@ static bool refers_to_main(PyObject *pickled)
     found = memmem(data, size, main_module, sizeof main_module - 1);
     Py_END_ALLOW_THREADS
     return found != NULL;
+}
+
+/* Under a name of __main__ the workers may have something else than this process. Whether all that
+ * the pickle names is the same there; -1 with an exception. */
+static int names_what_workers_have(Core *core, PyObject *pickled)
+{
+    PyObject *all_have = core_late(&core->all_have, "libpool._functions", "all_have");
+    PyObject *names = all_have ? globals_in(pickled) : NULL;
+    PyObject *answer = NULL;
+    int same = -1;
+    if (names == Py_None)
+        same = 0;
+    else if (names && (answer = PyObject_CallOneArg(all_have, names)))
+        same = PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    Py_XDECREF(names);
+    return same;
 }
 
 static PyObject *check_bytes(PyObject *pickled)
@@ -66,12 +83,19 @@ PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value, Buffers *buf
 {
     PyObject *callback = buffers ? buffers->collector : NULL;
     PyObject *pickled = plain_dumps(core, object, callback);
-    if (pickled ? !(by_value && refers_to_main(pickled)) : !PyErr_ExceptionMatches(PyExc_Exception))
+    if (pickled && PyBytes_CheckExact(pickled) && by_value && refers_to_main(pickled)) {
+        int same = names_what_workers_have(core, pickled);
+        if (same > 0)
+            return pickled;
+        Py_CLEAR(pickled);
+        if (same == 0)
+            return rich_dumps(core, object, callback);
+    }
+    if (pickled || !PyErr_ExceptionMatches(PyExc_Exception))
         return check_bytes(pickled);
     /* What plain pickle said about it is of interest only if the other fails too, and then that
      * one says it again. */
     PyErr_Clear();
-    Py_XDECREF(pickled);
     return rich_dumps(core, object, callback);
 }
 

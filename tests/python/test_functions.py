@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import operator
+import pickle
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -263,6 +264,64 @@ def test_a_closure_over_a_function_sees_which_one_it_is(pool: Pool) -> None:
         return x + 2
 
     assert [pool.apply(outer, (1,)) for _ in range(3)] == [3] * 3
+
+
+def test_each_lambda_that_an_expression_makes_is_sent_as_it_is(pool: Pool) -> None:
+    def make(value: Any) -> Callable[[], Any]:
+        return lambda: value
+
+    large = [10**6, "long" * 1000, (1, (2, "three"))]
+    for value in (1, 1, 2, 1, [1], [1], 1, "a", None, 1, *large, 1, *large, 1):
+        assert pool.apply(make(value)) == value
+        assert [pool.apply(function) for function in [make(value)] * 3] == [value] * 3
+    box = [0]
+    for box[0] in range(3):
+        assert pool.apply(make(box)) == box
+        assert pool.apply(make(3)) == 3
+
+
+def test_each_lambda_of_an_expression_sees_globals_as_they_are_now(pool: Pool) -> None:
+    global FACTOR
+    for FACTOR in (2, 2, 2, 3, 3, 4):
+        assert pool.apply(lambda x: FACTOR * x, (10,)) == 10 * FACTOR  # noqa: B023
+
+
+def test_a_lambda_with_something_of_its_own_is_no_other(pool: Pool) -> None:
+    def make(value: int) -> Any:
+        return lambda *given, **named: (value, given, named)
+
+    def parts(function: Any) -> tuple[Any, ...]:
+        names = function.__name__, function.__qualname__, function.__module__, function.__doc__
+        return *names, function.__annotations__, vars(function), *function()
+
+    def changed(**attributes: Any) -> Any:
+        function = make(1)
+        for name, value in attributes.items():
+            setattr(function, name, value)
+        return function
+
+    def with_defaults(value: Any) -> Any:
+        return lambda x=value, *, y=value: (x, y)
+
+    registry = pool._registry
+    for _ in range(3):
+        for function in (
+            changed(),
+            changed(__name__="other"),
+            changed(),
+            changed(__qualname__="other"),
+            changed(__module__="other"),
+            changed(__doc__="other"),
+            changed(),
+            changed(__annotations__={"return": int}),
+            changed(tag=1),
+            changed(),
+            make(2),
+        ):
+            sent = pickle.loads(registry.describe(function)[0])
+            assert parts(sent) == parts(function)
+    for value in (1, 1, 2, "a", 1, [1]):
+        assert pool.apply(with_defaults(value)) == (value, value)
 
 
 def test_a_nonlocal_counter_is_sent_as_it_is_now(pool: Pool) -> None:

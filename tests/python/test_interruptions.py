@@ -28,7 +28,7 @@ INTERRUPT = """
             if not (file == __file__ or os.path.basename(file) == "threading.py"
                     or os.path.dirname(file) == package):
                 return None
-            if os.path.basename(file) in ("_functions.py", "_snapshot.py"):
+            if os.path.basename(file) in ("_checks.py", "_functions.py", "_snapshot.py"):
                 return None  # many lines, and they run before there is a pool
             # Signal handlers run where a function begins and after a call. So not at these lines,
             # where CPython 3.11 loses the exception at hand if the trace function raises.
