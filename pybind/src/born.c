@@ -2,9 +2,11 @@
  *
  * A worker that has returned a large array by a copy expects to return one of that size again. From
  * then on memory for arrays of just that size comes from the pool's, if there is some that has been
- * used before and is free: so nothing is committed for arrays that nobody returns, which would take
- * longer than the copy, and a worker takes no room away from what is sent. When the result of a job
- * has such an array, and nobody else has it when the result has been dropped, its block is given.
+ * used before and is free: a first touch takes longer than a copy. Where there is none the array is
+ * copied once more, and then memory is committed for one more such array, as long as the pool has
+ * plenty: results that the host keeps need it anyway, and of temporaries there are only so many at a
+ * time. When the result of a job has such an array, and nobody else has it when the result has been
+ * dropped, its block is given.
  *
  * NumPy's own allocator does the rest, and all of it in other threads than the one on which jobs run:
  * the allocator belongs to a context. Everything here needs the GIL, which NumPy has when it calls. */
@@ -16,6 +18,8 @@
 /* Of smaller ones the copy costs less than all this. */
 #define MIN_BORN (256 * 1024)
 #define MAX_BORN 8
+/* Memory is committed while no more of the pool's limit is in use than one part in so many. */
+#define PLENTY 4
 #define MAX_EXPECTED 8
 /* How many arrays of a size may end here, and none be returned, before none is expected. */
 #define PATIENCE 32
@@ -49,11 +53,20 @@ enum {
 typedef struct Born {
     uint8_t *memory; /* NULL: this entry is none */
     size_t size;
+    bool committed;        /* for it */
     uint64_t reference;    /* 0: a Block has the block, or this process is a fork of the worker */
     const Buffers *sender; /* sends its content: what frees it leaves it to born_end(), */
     bool freed;            /* and has done so */
     void *copy;            /* while this process forks: what the child is to see */
 } Born;
+
+/* A size of which arrays are expected to be returned. */
+typedef struct Expected {
+    size_t size;
+    int patience; /* 0: this entry is none */
+    bool missed;  /* there was no memory for one since the last was copied */
+    bool commit;  /* memory may be committed for one */
+} Expected;
 
 typedef struct Nursery {
     struct pool *pool; /* NULL in a fork of the worker */
@@ -62,10 +75,7 @@ typedef struct Nursery {
     MemoryHandler handler;
     PyObject *capsule; /* with `handler`, as NumPy wants it */
     Born born[MAX_BORN];
-    struct {
-        size_t size;
-        int patience; /* 0: this entry is none */
-    } expected[MAX_EXPECTED];
+    Expected expected[MAX_EXPECTED];
     unsigned next_expected;
 } Nursery;
 
@@ -86,11 +96,11 @@ static Born *born_at(const void *address)
     return NULL;
 }
 
-static int *patience_for(size_t size)
+static Expected *expected_of(size_t size)
 {
     for (int i = 0; i < MAX_EXPECTED; i++)
         if (nursery->expected[i].size == size && nursery->expected[i].patience > 0)
-            return &nursery->expected[i].patience;
+            return &nursery->expected[i];
     return NULL;
 }
 
@@ -101,21 +111,37 @@ static void let_go(Born *one)
     *one = (Born){0};
 }
 
+static bool has_plenty(size_t size)
+{
+    struct pool_stats stats = {.size = sizeof stats};
+    return pool_get_stats(nursery->pool, &stats) == 0 && size < stats.shared_limit / PLENTY &&
+           stats.memory <= stats.shared_limit / PLENTY - size;
+}
+
+static bool bear_in(Born *one, Expected *expected, size_t size)
+{
+    void *memory;
+    int error = pool_take_own(nursery->pool, size, &one->reference, &memory);
+    one->committed = error < 0 && expected->commit;
+    expected->missed |= error < 0 && !expected->commit;
+    if (one->committed) {
+        expected->commit = false;
+        if (has_plenty(size))
+            error = pool_alloc_own(nursery->pool, size, &one->reference, &memory);
+    }
+    if (error < 0)
+        return false;
+    one->memory = memory;
+    one->size = size;
+    return true;
+}
+
 static void *bear(size_t size)
 {
-    if (size < MIN_BORN || !nursery->pool || !patience_for(size))
-        return NULL;
-    for (int i = 0; i < MAX_BORN; i++) {
-        Born *one = &nursery->born[i];
-        void *memory;
-        if (one->memory)
-            continue;
-        if (pool_take_own(nursery->pool, size, &one->reference, &memory) < 0)
-            return NULL;
-        one->memory = memory;
-        one->size = size;
-        return memory;
-    }
+    Expected *expected = size >= MIN_BORN && nursery->pool ? expected_of(size) : NULL;
+    for (int i = 0; expected && i < MAX_BORN; i++)
+        if (!nursery->born[i].memory)
+            return bear_in(&nursery->born[i], expected, size) ? nursery->born[i].memory : NULL;
     return NULL;
 }
 
@@ -136,14 +162,14 @@ static void *born_calloc(void *Py_UNUSED(context), size_t count, size_t size)
 static void born_free(void *Py_UNUSED(context), void *memory, size_t size)
 {
     Born *one = born_at(memory);
-    int *patience = one ? patience_for(one->size) : NULL;
+    Expected *expected = one ? expected_of(one->size) : NULL;
     if (!one) {
         nursery->plain.free(nursery->plain.context, memory, size);
     } else if (one->sender) {
         one->freed = true;
     } else {
-        if (patience)
-            --*patience;
+        if (expected)
+            expected->patience--;
         let_go(one);
     }
 }
@@ -293,16 +319,17 @@ static size_t allocated(PyObject *object)
     return size;
 }
 
-/* One of these is about to be copied: the next one shall not be. */
-static void expect(size_t size)
+/* One of these is being sent: the next one shall not be copied. */
+static void expect(size_t size, bool commit)
 {
-    int *patience = patience_for(size);
-    if (!patience) {
-        unsigned i = nursery->next_expected++ % MAX_EXPECTED;
-        nursery->expected[i].size = size;
-        patience = &nursery->expected[i].patience;
+    Expected *expected = expected_of(size);
+    if (!expected) {
+        expected = &nursery->expected[nursery->next_expected++ % MAX_EXPECTED];
+        *expected = (Expected){.size = size};
     }
-    *patience = PATIENCE;
+    expected->patience = PATIENCE;
+    expected->commit |= commit || expected->missed;
+    expected->missed = false;
 }
 
 static void learn(Handle *handle, const Buffers *buffers)
@@ -317,7 +344,7 @@ static void learn(Handle *handle, const Buffers *buffers)
         if (size < MIN_BORN)
             continue;
         install(handle->pool);
-        expect(size);
+        expect(size, false);
     }
 }
 
@@ -360,8 +387,8 @@ static int give(Handle *handle, Buffers *buffers, Py_ssize_t i, Born *one)
     int error = buffers_set_block(buffers, i, block);
     if (error == 0) {
         buffers->gifts[buffers->given++] = one->reference;
-        expect(one->size);
-        one->reference = 0; /* the Block's */
+        expect(one->size, one->committed); /* what has paid may be done again */
+        one->reference = 0;                /* the Block's */
     } else {
         block->reference = 0;
     }

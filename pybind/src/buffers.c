@@ -143,8 +143,9 @@ static int goes(Buffers *buffers, const Block *block, PyObject *known)
 {
     if (!known)
         return !block->own && !block->private;
-    if (!block->own)
-        return PySequence_Contains(known, (PyObject *)(uintptr_t)block);
+    int found = PySequence_Contains(known, (PyObject *)(uintptr_t)block);
+    if (found || !block->own)
+        return found;
     for (size_t i = 0; i < buffers->given; i++)
         if (buffers->gifts[i] == block->reference)
             return 1;

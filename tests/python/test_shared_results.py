@@ -166,6 +166,22 @@ def test_what_the_job_keeps_can_be_returned_again(pool: Pool) -> None:
     assert (pool.apply(return_kept) == 2).all()
 
 
+def make_and_keep_with_another() -> Any:
+    return make_and_keep(1.0), numpy.ones(LARGE)
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+def test_what_the_host_sends_back_to_who_made_it_stays_one(pool: Pool) -> None:
+    array, another = pool.apply(make_and_keep_with_another)  # which keeps the job's memory
+    again = pool.apply(same, [array])
+    assert address(again) == address(array) and (another == 1).all()
+    pool.apply(write_to_kept, [4.0])
+    assert (again == 4).all() and (array == 4).all()
+
+
 def make_and_die(path: str) -> Any:
     array = shared.full(LARGE // 8, 1.0)
     kept.append(array)
