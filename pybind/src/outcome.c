@@ -151,28 +151,27 @@ static PyObject *exception_of_error(Core *core, int error)
 }
 
 /* *block: what exports the job's memory to the value, owned; NULL: nothing does. */
-static PyObject *take_finished(Future *future, Handle *handle, const struct pool_future *job,
-                               int *state, Block **block)
+static PyObject *read_result(Future *future, Handle *handle, const void *data, size_t size,
+                             int *state, Block **block)
 {
-    const void *data;
-    size_t size;
-    int status = pool_future_result(job, &data, &size);
-    if (status == 0) {
-        Reader reader = {.core = handle->core,
-                         .handle = handle,
-                         .begin = data,
-                         .next = data,
-                         .end = (const uint8_t *)data + size};
-        future->spent = SPENT_UNKNOWN; /* it may be read twice: see future_collect() */
-        PyObject *value = decode(future, &reader, state);
-        *block = reader.block;
-        return value;
-    }
-    *state = FUTURE_EXCEPTION;
+    Reader reader = {.core = handle->core,
+                     .handle = handle,
+                     .begin = data,
+                     .next = data,
+                     .end = (const uint8_t *)data + size};
+    future->spent = SPENT_UNKNOWN; /* it may be read twice: see future_collect() */
+    PyObject *value = decode(future, &reader, state);
+    *block = reader.block;
+    return value;
+}
+
+/* The exception for a finished job that has no result. */
+static PyObject *exception_of_status(Core *core, int status)
+{
     if (status == -ENOMEM)
         PyErr_SetString(PyExc_MemoryError, "the pool has no shared memory left for the result");
     else
-        errors_set(handle->core, status);
+        errors_set(core, status);
     return errors_take();
 }
 
@@ -226,10 +225,15 @@ int outcome_take(Future *future, PyObject **content)
     struct pool_future job = future_job(future);
     Block *block = NULL;
     int detail = 0, state = FUTURE_EXCEPTION;
+    const void *data;
+    size_t size;
+    int status = pool_future_result(&job, &data, &size);
     *content = NULL;
-    switch (pool_future_outcome(&job, &detail)) {
+    /* Zero is what finished jobs have, unless something went wrong in the worker. */
+    switch (status == 0 ? POOL_FINISHED : pool_future_outcome(&job, &detail)) {
     case POOL_FINISHED:
-        *content = take_finished(future, handle, &job, &state, &block);
+        *content = status == 0 ? read_result(future, handle, data, size, &state, &block)
+                               : exception_of_status(core, status);
         break;
     case POOL_DIED:
         *content = died(future, core, detail);
