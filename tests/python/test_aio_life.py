@@ -121,10 +121,17 @@ def interrupt_once() -> int:
     return 7
 
 
-def test_a_loop_that_ctrl_c_left_gets_the_results_when_it_runs_again(workers: Any) -> None:
-    async def submit() -> list[Any]:
+def interrupting_after(held: Gate) -> Interrupting:
+    held.wait()
+    return Interrupting()
+
+
+def test_a_loop_that_ctrl_c_left_gets_the_results_when_it_runs_again(
+    held: Gate, workers: Any
+) -> None:
+    async def submit() -> list[Any]:  # the gate is shut, or the result might come meanwhile
         calls = [workers.aio.submit(square, n) for n in range(20)]
-        return [*calls, workers.aio.submit(Interrupting), *calls[:5]]
+        return [*calls, workers.aio.submit(interrupting_after, held), *calls[:5]]
 
     async def collect(futures: list[Any]) -> list[int]:
         return await asyncio.gather(*futures)
@@ -133,6 +140,7 @@ def test_a_loop_that_ctrl_c_left_gets_the_results_when_it_runs_again(workers: An
     loop = asyncio.new_event_loop()
     try:
         futures = loop.run_until_complete(submit())
+        held.open()
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(collect(futures))
         squares = [n * n for n in range(20)]
