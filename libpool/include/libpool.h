@@ -330,8 +330,8 @@ POOL_API int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, voi
 /* The same for this process alone, until pool_drop() or its death. It can be given away with a
  * result: pool_job_reserve_with(). */
 POOL_API int pool_alloc_own(struct pool *pool, size_t size, uint64_t *reference, void **memory);
-/* The same, but only if a block with so much memory has been used before and is free now, so that no
- * memory is committed, and its pages are warm: else -ENOMEM. */
+/* The same, but only if a block with so much memory has been used before and is free now, so that
+ * no memory is committed, and its pages are warm: else -ENOMEM. */
 POOL_API int pool_take_own(struct pool *pool, size_t size, uint64_t *reference, void **memory);
 POOL_API void pool_free(struct pool *pool, uint64_t reference);
 /* -EINVAL: no such block. Also in a job. */
