@@ -433,8 +433,8 @@ POOL_API int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, voi
 /* The same for this process alone, until pool_drop() or its death. It can be given away with a
  * result: pool_job_reserve_with(). */
 POOL_API int pool_alloc_own(struct pool *pool, size_t size, uint64_t *reference, void **memory);
-/* The same, but only if a block with so much memory has been used before and is free now, so that no
- * memory is committed, and its pages are warm: else -ENOMEM. */
+/* The same, but only if a block with so much memory has been used before and is free now, so that
+ * no memory is committed, and its pages are warm: else -ENOMEM. */
 POOL_API int pool_take_own(struct pool *pool, size_t size, uint64_t *reference, void **memory);
 /* Gives up the claim of pool_alloc(). Who does not hold the block can't look it up any more. A
  * reference that names no block has no effect. Also in a job. */

@@ -94,8 +94,8 @@ bool arena_free_shared(struct arena *arena, block_ref ref);
 bool arena_hold(struct arena *arena, block_ref ref, uint16_t owner);
 /* ... and does so no more. */
 void arena_drop(struct arena *arena, block_ref ref, uint16_t owner);
-/* The block in whose memory an address lies, if it is SHARED or held by process `owner`, which asks;
- * else 0. */
+/* The block in whose memory an address lies, if it is SHARED or held by process `owner`, which
+ * asks; else 0. */
 block_ref arena_find(const struct arena *arena, const void *address, uint16_t owner);
 
 /* After the death of process `owner`: frees what it HELD, drops what it held of others, and

@@ -4,12 +4,13 @@
  * then on memory for arrays of just that size comes from the pool's, if there is some that has been
  * used before and is free: a first touch takes longer than a copy. Where there is none the array is
  * copied once more, and then memory is committed for one more such array, as long as the pool has
- * plenty: results that the host keeps need it anyway, and of temporaries there are only so many at a
- * time. When the result of a job has such an array, and nobody else has it when the result has been
- * dropped, its block is given.
+ * plenty: results that the host keeps need it anyway, and of temporaries there are only so many at
+ * a time. When the result of a job has such an array, and nobody else has it when the result has
+ * been dropped, its block is given.
  *
- * NumPy's own allocator does the rest, and all of it in other threads than the one on which jobs run:
- * the allocator belongs to a context. Everything here needs the GIL, which NumPy has when it calls. */
+ * NumPy's own allocator does the rest, and all of it in other threads than the one on which jobs
+ * run: the allocator belongs to a context. Everything here needs the GIL, which NumPy has when it
+ * calls. */
 #include "core.h"
 
 #include <pthread.h>
@@ -79,8 +80,8 @@ typedef struct Nursery {
     unsigned next_expected;
 } Nursery;
 
-/* Of this process, a worker, until its end: arrays may be freed by whatever is last. NULL: it has not
- * come to that. */
+/* Of this process, a worker, until its end: arrays may be freed by whatever is last. NULL: it has
+ * not come to that. */
 static Nursery *nursery;
 
 /* ---- What NumPy calls ------------------------------------------------------------------------ */
@@ -190,8 +191,8 @@ static void *born_realloc(void *context, void *memory, size_t size)
 /* ---- Forks by a job -------------------------------------------------------------------------- */
 
 /* A child has a copy of its parent's memory, and shares none of it. So what is shared, and is an
- * array to both, is copied before the fork, and takes the array's place in the child. Where there is
- * no memory for that, they have the array in common. */
+ * array to both, is copied before the fork, and takes the array's place in the child. Where there
+ * is no memory for that, they have the array in common. */
 
 static void copy_born(void)
 {
@@ -277,7 +278,7 @@ static Nursery *make(void)
     return made;
 }
 
-/* Has this context's arrays come to us, unless somebody has chosen another allocator than NumPy's. */
+/* Has this context's arrays come to us, unless somebody has chosen another allocator. */
 static void install(struct pool *pool)
 {
     PyObject *now = ((PyObject * (*)(void)) nursery->api[API_GET_HANDLER])();
@@ -398,7 +399,7 @@ static int give(Handle *handle, Buffers *buffers, Py_ssize_t i, Born *one)
 
 int born_begin(Handle *handle, Buffers *buffers, PyObject **result)
 {
-    /* What such arrays take, counts towards a worker's limit only where it is the worker's memory. */
+    /* The pool's memory would not count towards the worker's limit. */
     if (handle->memory_limit)
         return 0;
     learn(handle, buffers);

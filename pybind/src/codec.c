@@ -10,8 +10,8 @@
 
 #include <sys/mman.h>
 
-/* From here on new memory is asked for in large pages, as NumPy does it: the first touch of 4 KiB at a
- * time takes longer than the copy. */
+/* From here on new memory is asked for in large pages, as NumPy does it: the first touch of 4 KiB
+ * at a time takes longer than the copy. */
 #define MANY_BYTES (4u << 20)
 #define LARGE_PAGE (2u << 20)
 

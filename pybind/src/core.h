@@ -94,7 +94,7 @@ typedef struct Core {
     PyObject *loads;
 
     /* Of libpool's own Python modules, which import this one: fetched at first use. */
-    PyObject *rich_dumps; /* libpool._pickling.dumps */
+    PyObject *rich_dumps;   /* libpool._pickling.dumps */
     PyObject *tensor_dumps; /* libpool._tensors.dumps */
     PyObject *all_have;   /* libpool._functions.all_have */
     PyObject *dumps_exception;
@@ -476,8 +476,9 @@ typedef struct Source {
 extern PyType_Spec collector_spec;
 /* Before the pickling. 0, or -1 with an exception. */
 int buffers_begin(Buffers *buffers, Handle *handle);
-/* After it: finds out what lies in shared blocks. In a result these are the sequence `known` and this
- * worker's own, which are to be given with it; in an argument, where that is NULL, all others. */
+/* After it: finds out what lies in shared blocks. In a result these are the sequence `known` and
+ * this worker's own, which are to be given with it; in an argument, where that is NULL, all others
+ * but the private ones. */
 int buffers_finish(Buffers *buffers, Handle *handle, PyObject *known);
 /* Has the worker keep what it was to give: a copy is sent. 0, or -1 with an exception. */
 int buffers_keep(Buffers *buffers);
@@ -493,9 +494,9 @@ void buffers_write(const Buffers *buffers, uint8_t *memory, size_t offset, const
 /* Reads such a payload. */
 PyObject *buffers_loads(const Source *source, Reader *reader);
 
-/* After buffers_finish(), for a result: has its arrays given whose memory was shared from the start,
- * and that nobody has when *result has been cleared; that is done if there are any. With `result`
- * NULL all are copied. 0, or -1 with an exception. Then, after the writing, born_end(). */
+/* After buffers_finish(), for a result: has its arrays given whose memory was shared from the
+ * start, and that nobody has when *result has been cleared; that is done if there are any. With
+ * `result` NULL all are copied. 0, or -1 with an exception. Then, after the writing, born_end(). */
 int born_begin(Handle *handle, Buffers *buffers, PyObject **result);
 void born_end(const Buffers *buffers);
 
@@ -720,10 +721,10 @@ void host_flush(Core *core);
 typedef struct Reply {
     Workers *workers;
     Core *core;
-    PyObject *known; /* list of the Blocks that came with the arguments, or NULL for none: the
+    PyObject *known;   /* list of the Blocks that came with the arguments, or NULL for none: the
                         submitter has these, too */
-    PyObject **result; /* the caller's only reference to what is replied: cleared where the arrays in
-                          it are to be given. NULL: it has more than one */
+    PyObject **result; /* the caller's only reference to what is replied: cleared where arrays in
+                          it are to be given. NULL: there are others */
     struct pool_job *job;
     size_t header_size;
     uint8_t header[REPLY_HEADER];

@@ -247,8 +247,8 @@ static void host(struct pool *pool)
 
 /* ---- The scenario ---- */
 
-/* They exist and have their hints: there are so few that, while one worker makes them, another would
- * find that there can be no more. */
+/* They exist and have their hints: there are so few that, while one worker makes them, another
+ * would find that there can be no more. */
 static void make_blocks(void)
 {
     struct pool *pool = simulation_pool(0);

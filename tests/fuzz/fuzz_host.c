@@ -130,7 +130,7 @@ static int job_nested(struct pool_job *job, const void *argument, size_t size)
     return error;
 }
 
-/* Keeps its argument and a block of its own, which it gives with its result, until it runs again. */
+/* Keeps its argument and a block of its own, which it gives as well, until it runs again. */
 static int job_keep(struct pool_job *job, const void *argument, size_t size)
 {
     static uint64_t kept[2];
