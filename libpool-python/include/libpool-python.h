@@ -62,10 +62,10 @@ static inline void pool_python_config_init(struct pool_python_config *config)
  * NULL) and `python` may be NULL. The strings are copied. Workers start their interpreters on their
  * own, and jobs may be submitted at once; so an error in `source` is not one of this call.
  * -EBUSY: this process has started Python itself, and its forks can't start it again: make the pool
- * before that, or use a program as supervisor, which calls pool_python_serve(). -ENOENT: no such
- * script or executable, or `venv` is no virtual environment of this version of Python. -EINVAL:
- * venv and executable, a host or a command, or a struct size that this library does not know. Else
- * as pool_create(). */
+ * before that, or use a program as supervisor, which calls pool_python_serve(). -ENOENT, -EACCES:
+ * the script or the executable is not there, or can't be used; or `venv` is no virtual environment
+ * of this version of Python. -EINVAL: venv and executable, a host or a command, or a struct size
+ * that this library does not know. Else as pool_create(). */
 POOL_API int pool_python_create(struct pool **out, const struct pool_config *config,
                                 const struct pool_python_config *python);
 
