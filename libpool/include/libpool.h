@@ -3,13 +3,14 @@
  * Conventions, for every function here that does not say otherwise:
  *   - It returns 0 (or a count) on success and a negative errno on failure. Nothing prints or
  *     exits.
- *   - Any thread of the process that made the pool may call it, at the same time as others are in
- *     it or in another call on the same pool or the same job. "Also in a job": from a job that a
- *     worker of this pool runs, on the pool of pool_current(), by the thread that runs the job.
- *     None is to be called in a signal handler.
- *   - In a process that inherited the pool through somebody else's fork() the pool is inert: calls
- *     return -EXDEV, and nothing that this process does touches the owner's workers.
- *   - What a pointer in an argument leads to is copied, or only used until the call returns.
+ *   - Threads: any thread of the process that made the pool, the host, may call it at any time,
+ *     also while others are in it, or in another call on the same pool or job. "Also in a job":
+ *     from a job that a worker of this pool runs, on the pool of pool_current(), by the thread that
+ *     runs the job. None is to be called in a signal handler.
+ *   - Fork: in a process that inherited the pool through somebody else's fork() the pool is inert:
+ *     calls return -EXDEV, and nothing that this process does touches the owner's workers.
+ *   - What a pointer in an argument leads to is the caller's: it is used until the call returns,
+ *     and copied if it is needed later. No pointer may be NULL where it is not said.
  *   - Sizes are bytes, times are nanoseconds of CLOCK_MONOTONIC.
  *   - A struct that begins with `size` may grow at its end in later versions. The library takes
  *     the shorter one of a program that was compiled with an older header, and a longer one too if
@@ -67,7 +68,7 @@ typedef int (*pool_function)(struct pool_job *job, const void *argument, size_t 
 
 /* ---- Pools ---------------------------------------------------------------------------------- */
 
-/* What a worker does beside C functions: `start` and `stop` alone are hooks for its begin and its
+/* What a worker does beside C functions. `start` and `stop` alone are hooks for its start and its
  * end; with `run` it hosts an interpreter. All calls come in the worker, on its one thread, except
  * `fork`, which comes in the process that is about to fork. Any member may be NULL. */
 struct pool_host {
@@ -76,9 +77,11 @@ struct pool_host {
      * another one tries. It may also exit by itself, with POOL_EXIT_HOPELESS if another one would
      * fare no better: then the pool is broken at once. */
     int (*start)(void *context, struct pool *pool, unsigned worker);
-    /* Runs one job submitted with pool_commit_host(). Returns its status, as a pool_function. */
+    /* Runs one job submitted with pool_commit_host(). Returns its status, as a pool_function. NULL:
+     * such jobs end with the status -ENOSYS. */
     int (*run)(void *context, struct pool_job *job);
-    /* Once, when the worker ends in an orderly way. */
+    /* Once, when the worker ends in an orderly way: after pool_close(), or `worker_jobs` jobs. Not
+     * when it dies; pool_terminate() leaves no time for it. */
     void (*stop)(void *context);
     /* Around every sleep of the worker: let go of the interpreter's lock, and take it again. */
     void (*release)(void *context);
@@ -113,8 +116,8 @@ typedef void (*pool_log_function)(void *context, enum pool_log_level level, cons
 struct pool_config {
     size_t size;                  /* sizeof(struct pool_config), set by pool_config_init() */
     int workers;                  /* 1 to POOL_MAX_WORKERS */
-    uint64_t shared_limit;        /* the most shared memory the pool may commit, at least 1 MiB;
-                              0: the memory of this machine or container */
+    uint64_t shared_limit;        /* the most bytes of shared memory that the pool may commit, at
+                                     least 1 MiB; 0: the memory of this machine or container */
     const struct pool_host *host; /* copied; NULL: no interpreter */
     int64_t timeout;              /* default of struct pool_options */
     int retries;                  /* default of struct pool_options */
@@ -132,14 +135,15 @@ struct pool_config {
     size_t payload_size; /* bytes */
     const int *keep;     /* descriptors, beside 0 to 2, that it inherits under the same numbers */
     int keep_count;
-    /* The most jobs that may wait for a worker: submissions of the host beyond that return -EAGAIN.
-     * 0: no limit. Jobs may always submit, or they could not end; and pool_map(), which never has
-     * more than 16 chunks for each worker in flight. Counted are the places taken in the queue
-     * at that moment, by whomever, nothing that a death could falsify. Threads that submit at the
-     * same time may exceed it by one each; a job that was cancelled is not counted. */
+    /* The most jobs that may wait for a worker, whoever submitted them: beyond it, submissions of
+     * the host return -EAGAIN. 0: no limit. They are counted in the queue itself before each
+     * submission, so that no death makes the count drift; threads that submit at the same time may
+     * exceed it by one each, and a job that a death put back may count twice until a worker takes
+     * it. Jobs may submit beyond it, or they could not end, and so may pool_map(), which has at
+     * most 16 chunks for each worker in flight. */
     uint64_t queue_limit;
-    /* Worker i runs on CPU cpus[i % cpu_count] only, as do its replacements. Copied. NULL or 0:
-     * where the host may run. */
+    /* Worker i runs on CPU cpus[i % cpu_count] only, as do its replacements. Copied. 0: where the
+     * host may run. */
     const int *cpus;
     int cpu_count;
     pool_log_function log; /* NULL: nobody is told. With `command`: for the host's messages, see
@@ -179,7 +183,7 @@ POOL_API int pool_close(struct pool *pool);
 POOL_API int pool_terminate(struct pool *pool);
 
 /* After pool_close(): waits until every job has ended and all processes of the pool are gone.
- * -EBUSY: not closed. -ETIMEDOUT. -EINTR: a signal handler ran. */
+ * -EINVAL: negative timeout. -EBUSY: not closed. -ETIMEDOUT. -EINTR: a signal handler ran. */
 POOL_API int pool_join(struct pool *pool, int64_t timeout);
 
 /* Terminates what still runs and frees everything; every future of this pool is void afterwards.
@@ -205,8 +209,8 @@ POOL_API int pool_check(struct pool *pool);
 
 /* Finds the pool in the program that was started for it. Call it early: it keeps the pool's
  * descriptors from the programs that this one starts. `*payload`, which may be empty, stays valid
- * as long as the process. -EINVAL: no such descriptor, or the host's library is another version;
- * -ENOMEM, -EMFILE and the like. */
+ * as long as the process. One thread, once. -EINVAL: no such descriptor, or the host's library is
+ * another version; -ENOMEM, -EMFILE and the like. */
 POOL_API int pool_attach(int descriptor, struct pool **pool, const void **payload, size_t *size);
 
 /* Makes this process the supervisor, which forks the workers: they run `host`, which may be NULL.
@@ -215,7 +219,8 @@ POOL_API int pool_attach(int descriptor, struct pool **pool, const void **payloa
 POOL_API int pool_serve(struct pool *pool, const struct pool_host *host);
 
 /* Before pool_serve(): who is told what happens in this process and its workers, as the `log` of
- * struct pool_config is where there is no command. NULL: nobody. -EINVAL: not attached. */
+ * struct pool_config is where there is no command. NULL: nobody. From the thread that will serve.
+ * -EINVAL: not attached. */
 POOL_API int pool_set_log(struct pool *pool, pool_log_function log, void *context);
 
 /* ---- Jobs ----------------------------------------------------------------------------------- */
@@ -260,10 +265,10 @@ POOL_API int pool_submit_with(struct pool *pool, const struct pool_options *opti
 
 /* Submits `count` jobs: job i is function(argument i, item_size), with the item_size bytes at
  * `arguments` + i * item_size. They are jobs of their own, in order, each with its future in
- * futures[i]; `futures` may be NULL as in pool_submit(). Quicker than as many calls: sleeping
- * workers are woken once, in the end. Also in a job.
- * Returns how many were submitted: fewer than `count` where the next one failed, which the call
- * with the rest says why, and a negative errno, as pool_submit_with(), where the first one did. */
+ * futures[i]; `futures` may be NULL as in pool_submit(). Quicker than as many calls: the workers
+ * that sleep are woken together. Also in a job.
+ * Returns how many were submitted. Fewer than `count`: the next one failed, and the call again,
+ * with the rest, says why. A negative errno, as of pool_submit_with(): the first one failed. */
 POOL_API int64_t pool_submit_many(struct pool *pool, const struct pool_options *options,
                                   pool_function function, const void *arguments, size_t item_size,
                                   size_t count, struct pool_future *futures);
@@ -292,7 +297,7 @@ enum pool_outcome {
     POOL_TIMEOUT    /* it ran longer than it was allowed to */
 };
 
-/* Returns when the job has ended, however it ended.
+/* Returns when the job has ended, however it ended, or after `timeout` ns; 0 only looks.
  * Also in a job (of its own submissions): the worker runs other jobs meanwhile.
  * -EINVAL: negative timeout. -ETIMEDOUT. -EINTR: a signal handler ran; call again.
  * -ESTALE: the future was released. */
@@ -300,7 +305,7 @@ POOL_API int pool_future_wait(const struct pool_future *future, int64_t timeout)
 
 /* Returns when all jobs have ended, however they ended. An entry of `futures` whose `pool` is NULL
  * is passed over. They may be of different pools. Also in a job (of its own submissions).
- * Errors as of pool_future_wait(); none has changed anything. */
+ * Errors as of pool_future_wait(); after each of them it may be called again. */
 POOL_API int pool_wait_all(const struct pool_future *futures, size_t count, int64_t timeout);
 
 /* Returns when one of the jobs has ended: its index in `futures`, the lowest of those that have
@@ -310,19 +315,20 @@ POOL_API int pool_wait_all(const struct pool_future *futures, size_t count, int6
  * Errors as of pool_future_wait(); -EINVAL also: no entry, or jobs of different pools. */
 POOL_API int64_t pool_wait_any(const struct pool_future *futures, size_t count, int64_t timeout);
 
-/* How the job stands now, one of enum pool_outcome, or a negative errno. `detail` may be NULL. */
+/* How the job stands now, one of enum pool_outcome, or a negative errno. `detail` may be NULL.
+ * Also in a job. */
 POOL_API int pool_future_outcome(const struct pool_future *future, int *detail);
 
-/* The result of an ended job: `*data` (aligned to 8) and `*size` stay valid until the future is
- * released. Returns the function's status; -EINPROGRESS when it has not ended, -EOWNERDEAD when
- * its worker died or the pool broke, -ECANCELED, -ETIME after a time-out. `data` and `size` may
- * be NULL. */
+/* The result of an ended job: `*data` (aligned to 8, `*size` bytes) is the job's own memory, not a
+ * copy, and stays valid until the future is released. Returns the function's status; -EINPROGRESS
+ * when it has not ended, -EOWNERDEAD when its worker died or the pool broke, -ECANCELED, -ETIME
+ * after a time-out. `data` and `size` may be NULL. Also in a job. */
 POOL_API int pool_future_result(const struct pool_future *future, const void **data, size_t *size);
 
 /* The part that the job began last, see pool_job_part(), or a negative errno. */
 POOL_API int64_t pool_future_part(const struct pool_future *future);
 
-/* Cancels a job that waits. -EBUSY: it runs or has ended already. */
+/* Cancels a job that waits. -EBUSY: it runs or has ended already. Also in a job. */
 POOL_API int pool_future_cancel(const struct pool_future *future);
 
 /* Ends a job also if it runs: its worker is killed and replaced. Returns before that is done:
@@ -330,10 +336,11 @@ POOL_API int pool_future_cancel(const struct pool_future *future);
  * -EBUSY: it has ended already. Host only. */
 POOL_API int pool_future_kill(const struct pool_future *future);
 
-/* Cancels every job of this process that waits. Returns how many it cancelled. */
+/* Cancels every job that this process submitted and that waits. Returns how many. Also in a job. */
 POOL_API int64_t pool_cancel_waiting(struct pool *pool);
 
-/* Frees the job and its result. A job that has not ended still runs; its result is dropped. */
+/* Frees the job and its result, which no thread may be using. A job that has not ended still runs;
+ * its result is dropped. Releasing it twice is fine. Also in a job (its own submissions). */
 POOL_API void pool_future_release(const struct pool_future *future);
 
 /* Calls function(item) for `count` items of `item_size` bytes at `items`, in parallel, and stores
@@ -358,6 +365,9 @@ POOL_API int pool_map_with(struct pool *pool, const struct pool_options *options
 
 /* ---- In a job ------------------------------------------------------------------------------- */
 
+/* Those that take a struct pool_job are for the thread that runs the job, until its function
+ * returns. */
+
 /* The pool whose worker this process is, NULL elsewhere. It serves to submit from a job. */
 POOL_API struct pool *pool_current(void);
 
@@ -373,8 +383,7 @@ POOL_API void *pool_job_reserve(struct pool_job *job, size_t size);
 POOL_API int pool_job_return(struct pool_job *job, const void *data, size_t size);
 
 /* Keeps the memory of the job's argument beyond its end, until pool_drop(*reference) or this
- * worker's death. To be called before the function returns, and from its thread. -EINVAL: the
- * argument is so small that it lies in the job's slot. */
+ * worker's death. -EINVAL: the argument is so small that it lies in the job's slot. */
 POOL_API int pool_job_keep(struct pool_job *job, uint64_t *reference);
 
 /* Says that the job begins with its part number `part`: its time limit counts anew from here,
@@ -386,33 +395,45 @@ POOL_API void pool_job_part(struct pool_job *job, uint32_t part);
  * in another way. */
 POOL_API void pool_job_fail(struct pool_job *job);
 
-/* For interpreter hosts: what pool_commit_host() was given. */
+/* For interpreter hosts: what pool_commit_host() was given; and the argument (`size` may be
+ * NULL). */
 POOL_API uint64_t pool_job_target(const struct pool_job *job);
 POOL_API const void *pool_job_argument(const struct pool_job *job, size_t *size);
 
 /* ---- Shared blocks -------------------------------------------------------------------------- */
 
-/* A block of shared memory that every worker of the pool sees, named by a reference that may be
- * passed in arguments; aligned to 256 bytes. It lives until pool_free() or the end of the pool, and
- * longer as long as somebody holds it. Also in a job; a block allocated in a job outlives the
- * worker. */
+/* Memory that the host and all workers see at once, those too that start later: what one process
+ * writes the others read, without a copy. Ordering is up to its users; submitting a job and waiting
+ * for it order what was written before them. A block is named by a reference, which is passed in
+ * arguments; its address differs where the supervisor is a program.
+ *
+ * It is counted who needs it. pool_alloc() is one claim, which pool_free() gives up, whoever calls
+ * it; each process that holds the block has another one, which ends with pool_drop() or with the
+ * process. The memory is free when there is none left. All of it is free at the end of the pool. */
+
+/* A block of `size` bytes, aligned to 256, with any content. It does not end with the process that
+ * allocated it. Also in a job. -E2BIG: larger than the pool's shared_limit. -ENOMEM: no memory left
+ * for it. -ESHUTDOWN, -EOWNERDEAD, -EXDEV: as pool_check(). */
 POOL_API int pool_alloc(struct pool *pool, size_t size, uint64_t *reference, void **memory);
 /* The same for this process alone, until pool_drop() or its death. pool_find() does not know it. */
 POOL_API int pool_alloc_own(struct pool *pool, size_t size, uint64_t *reference, void **memory);
+/* Gives up the claim of pool_alloc(). Who does not hold the block can't look it up any more. A
+ * reference that names no block has no effect. Also in a job. */
 POOL_API void pool_free(struct pool *pool, uint64_t reference);
-/* -EINVAL: no such block. Also in a job. */
+/* Where the block lies in this process, valid as long as it is not free; `size` may be NULL. Also
+ * in a job. -EINVAL: no such block. */
 POOL_API int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *size);
 
 /* This process holds the block from here on, until pool_drop() or its death: freed meanwhile, the
- * block can be looked up by its holders only, but stays as it is until the last of them lets go.
- * Holding a block twice is as holding it once. The caller has to know that it is not being freed
- * right now: a job whose submitter frees the block only after the job's end may hold it. -EINVAL:
- * no such block. Also in a job. Two threads must not hold and drop the same block at once. */
+ * block stays as it is until the last holder lets go. Holding a block twice is as holding it once.
+ * The caller has to know that it is not being freed right now: a job whose submitter frees the
+ * block only after the job's end may hold it. -EINVAL: no such block. Also in a job. Two threads
+ * must not hold and drop the same block at once. */
 POOL_API int pool_hold(struct pool *pool, uint64_t reference);
 POOL_API void pool_drop(struct pool *pool, uint64_t reference);
 
-/* The reference of the block in which `address` lies, and how far from its begin; 0 where there is
- * none. Also in a job. */
+/* The reference of the block in which `address` lies, and how far from its beginning; 0 where there
+ * is none. `offset` may be NULL. Also in a job. */
 POOL_API uint64_t pool_find(struct pool *pool, const void *address, size_t *offset);
 
 /* ---- Functions as arguments ----------------------------------------------------------------- */
@@ -435,7 +456,8 @@ POOL_API int pool_resolve(struct pool *pool, uint64_t reference, pool_any_functi
  * pool_future_notify() ends, and when a call of this process finds the pool broken: watch
  * pool_supervisor_fd() too, and call pool_check() when that is readable. Owned by the pool. */
 POOL_API int pool_notify_fd(struct pool *pool);
-/* A pidfd of the supervisor: readable when it has ended. Owned by the pool. */
+/* A pidfd of the supervisor: readable when it has ended. Owned by the pool, too: never close them,
+ * nor use them after pool_destroy(). */
 POOL_API int pool_supervisor_fd(struct pool *pool);
 /* Marks the job. Returns 1 if it has ended already (it is then not announced), else 0. */
 POOL_API int pool_future_notify(const struct pool_future *future);
@@ -481,9 +503,10 @@ struct pool_worker_stats {
 POOL_API int pool_get_stats(struct pool *pool, struct pool_stats *stats);
 /* `worker` is 0 to workers-1. */
 POOL_API int pool_get_worker_stats(struct pool *pool, int worker, struct pool_worker_stats *stats);
-/* The pid of worker 0 to workers-1, 0 while it has none. */
+/* The pid of worker 0 to workers-1, 0 while it has none, or there is no such worker. */
 POOL_API pid_t pool_worker_pid(struct pool *pool, int worker);
 
+/* The version of the library, "MAJOR.MINOR.PATCH", which may be later than that of this header. */
 POOL_API const char *pool_version(void);
 
 #ifdef __cplusplus

@@ -297,12 +297,12 @@ int64_t pool_future_part(const struct pool_future *future)
 
 int pool_notify_fd(struct pool *pool)
 {
-    return pool->notify_fd;
+    return pool_usable(pool) == -EXDEV ? -EXDEV : pool->notify_fd;
 }
 
 int pool_supervisor_fd(struct pool *pool)
 {
-    return pool->supervisor_fd;
+    return pool_usable(pool) == -EXDEV ? -EXDEV : pool->supervisor_fd;
 }
 
 int pool_future_notify(const struct pool_future *future)

@@ -200,7 +200,11 @@ void schedule_kick_supervisor(struct pool *pool);
 uint16_t schedule_submitter(const struct pool *pool, uint32_t index);
 
 /* queue.c: whether as many jobs wait as may. Never in a job. */
-bool queue_full(struct pool *pool);
+bool queue_at_limit(struct pool *pool);
+static inline bool queue_full(struct pool *pool)
+{
+    return pool->queue_limit != 0 && queue_at_limit(pool);
+}
 
 /* submit.c */
 /* Queues a prepared job. `flags`: those that it is to have from the start. `wake`: else the caller

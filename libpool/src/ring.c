@@ -282,15 +282,18 @@ uint64_t ring_length(const struct ring *ring)
 uint64_t ring_count(const struct ring *ring, uint64_t most,
                     bool (*counts)(void *context, uint32_t item), void *context)
 {
+    /* There can't be more cells than memory, whatever somebody has written into the words. */
+    uint64_t left = segment_committed(ring->segment) / sizeof(uint64_t);
     uint64_t count = 0, head, tail;
     uint32_t level, levels = levels_in_use(ring, &level);
 
     for (; levels > 0; levels--, level++)
-        for (bounds(ring, level, &head, &tail); head != tail && count < most; head++) {
+        for (bounds(ring, level, &head, &tail); head != tail && count < most && left > 0; head++) {
             uint64_t cell = shared_load(cell_at(ring, level, head), ACQUIRE);
 
             count += cell_sequence(cell) == empty_sequence(ring, level, head) + 1 &&
                      counts(context, cell_item(cell));
+            left--;
         }
     return count;
 }

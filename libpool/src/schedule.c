@@ -181,8 +181,8 @@ void schedule_announce(struct pool *pool, uint32_t index, uint32_t generation, u
             schedule_ring(pool, submitter - 1);
     }
     if (flags & JOB_ANY) {
-        /* Death before, or between the two: the stack of the dead still names the job, so the repair
-         * does both. Release: who reads the new number finds the job ended. */
+        /* Death before, or between the two: the stack of the dead still names the job, so the
+         * repair does both. Release: who reads the new number finds the job ended. */
         shared_add(&control->any_ended, 1, RELEASE);
         futex_wake(&control->any_ended, INT_MAX);
     }

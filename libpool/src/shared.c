@@ -65,7 +65,7 @@ int pool_lookup(struct pool *pool, uint64_t reference, void **memory, size_t *si
         error = -EINVAL;
     if (!error)
         error = arena_lookup(&pool->arena, reference, memory, &length);
-    if (!error)
+    if (!error && size)
         *size = length;
     return error;
 }
@@ -88,10 +88,15 @@ uint64_t pool_find(struct pool *pool, const void *address, size_t *offset)
 {
     block_ref ref = pool_usable(pool) == -EXDEV ? 0 : arena_find(&pool->arena, address);
     uint64_t length;
+    size_t distance;
     void *memory;
 
     if (ref == 0 || arena_lookup(&pool->arena, ref, &memory, &length) != 0)
         return 0;
-    *offset = (size_t)((const unsigned char *)address - (const unsigned char *)memory);
-    return *offset <= length ? ref : 0;
+    distance = (size_t)((const unsigned char *)address - (const unsigned char *)memory);
+    if (distance > length)
+        return 0;
+    if (offset)
+        *offset = distance;
+    return ref;
 }

@@ -61,10 +61,15 @@ void submit_return(struct pool *pool, uint32_t index)
         job_free(&pool->jobs, index, pool->self);
 }
 
+static struct pool_options defaults_of(const struct pool *pool)
+{
+    return (struct pool_options){
+        .size = sizeof(struct pool_options), .timeout = pool->timeout, .retries = pool->retries};
+}
+
 void pool_options_init_size(const struct pool *pool, struct pool_options *options, size_t size)
 {
-    struct pool_options defaults = {
-        .size = size, .timeout = pool->timeout, .retries = pool->retries};
+    struct pool_options defaults = defaults_of(pool);
 
     sized_give(options, size, &defaults, sizeof defaults);
 }
@@ -139,7 +144,7 @@ int pool_prepare_with(struct pool *pool, const struct pool_options *options, siz
     int error = submit_allowed(pool);
 
     if (!options) {
-        pool_options_init(pool, &defaults);
+        defaults = defaults_of(pool);
         options = &defaults;
     }
     if (!error)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,12 @@ static int on_run(void *context, struct pool_job *job)
     return pool_job_return(job, context, sizeof(int));
 }
 
+/* The context is the descriptor of a pipe. */
+static void tell(void *context, enum pool_log_level level, const char *message)
+{
+    dprintf(*(const int *)context, "%d: %s\n", (int)level, message);
+}
+
 static int supervise(const char *how, const char *number)
 {
     struct pool *pool;
@@ -53,6 +60,8 @@ static int supervise(const char *how, const char *number)
             pause();
     if (size == sizeof context)
         memcpy(&context, payload, size);
+    if (strcmp(how, "tell") == 0 && pool_set_log(pool, tell, &context) != 0)
+        return 4;
     return -pool_serve(pool, &host);
 }
 
@@ -374,6 +383,72 @@ static void attaching_to_what_is_no_pool_is_refused(void)
     pool_destroy(pool);
 }
 
+static int job_exit(struct pool_job *job, const void *argument, size_t size)
+{
+    (void)job;
+    (void)argument;
+    (void)size;
+    _exit(5);
+}
+
+static void the_program_is_told_of_its_workers(void)
+{
+    const char *command[] = {itself, "supervise", "tell", NULL};
+    struct pool_config config;
+    struct pool *pool = NULL;
+    struct pool_future future;
+    int ends[2];
+    char line[256];
+    FILE *told;
+    bool found = false;
+
+    REQUIRE(pipe2(ends, O_CLOEXEC), 0);
+    config = configure(command, &ends[1]);
+    config.keep = &ends[1];
+    config.keep_count = 1;
+    REQUIRE(pool_create(&pool, &config), 0);
+    EXPECT(pool_set_log(pool, tell, NULL), -EINVAL); /* not in the host */
+    close(ends[1]);
+    future = harness_submit(pool, job_exit, NULL, 0);
+    EXPECT(harness_outcome(&future, NULL), POOL_DIED);
+    told = fdopen(ends[0], "r");
+    while (!found && fgets(line, sizeof line, told))
+        found = strstr(line, "ended with exit status 5; jobs it had: 1") != NULL;
+    EXPECT(found, true);
+    EXPECT(atoi(line), POOL_LOG_WARNING);
+    fclose(told);
+    pool_destroy(pool);
+}
+
+static int job_has_cpu(struct pool_job *job, const void *argument, size_t size)
+{
+    cpu_set_t set;
+
+    (void)job;
+    (void)size;
+    if (sched_getaffinity(0, sizeof set, &set) < 0)
+        return -errno;
+    return CPU_COUNT(&set) == 1 && CPU_ISSET(*(const int *)argument, &set) ? 0 : -EBADMSG;
+}
+
+static void the_cpus_reach_the_workers_of_a_program(void)
+{
+    const char *command[] = {itself, "supervise", "serve", NULL};
+    char payload[] = "five"; /* an odd size, too */
+    struct pool_config config = configure(command, NULL);
+    struct pool *pool = NULL;
+    int cpu = sched_getcpu(), i;
+
+    config.payload = payload;
+    config.payload_size = sizeof payload;
+    config.cpus = &cpu;
+    config.cpu_count = 1;
+    REQUIRE(pool_create(&pool, &config), 0);
+    for (i = 0; i < 10; i++)
+        EXPECT(status_of(pool, job_has_cpu, &cpu, sizeof cpu), 0);
+    pool_destroy(pool);
+}
+
 static const struct harness_test tests[] = {
     TEST(jobs_run_in_forks_of_the_program),
     TEST(a_worker_that_dies_is_replaced),
@@ -386,6 +461,8 @@ static const struct harness_test tests[] = {
     TEST(an_interrupt_reaches_neither_workers_nor_supervisor),
     TEST(a_function_of_another_executable_is_not_called),
     TEST(attaching_to_what_is_no_pool_is_refused),
+    TEST(the_program_is_told_of_its_workers),
+    TEST(the_cpus_reach_the_workers_of_a_program),
 };
 
 int main(int argc, char **argv)

@@ -107,6 +107,9 @@ static void use_everything(struct pool *pool, uint64_t round)
         (void)pool_future_wait(&futures[i], 3 * MILLISECOND);
         look_at(&futures[i]);
     }
+    (void)pool_wait_any(futures, 4, 3 * MILLISECOND);
+    (void)pool_wait_all(futures, 4, 3 * MILLISECOND);
+    (void)pool_submit_many(pool, NULL, job_echo, bytes, 70, 20, NULL);
     for (i = 0; i < 100 && pool_next_completed(pool, &other) == 1; i++)
         look_at(&other);
     for (i = 0; i < 4; i++)

@@ -559,10 +559,10 @@ static void every_retried_job_of_a_storm_of_deaths_has_its_result(void)
 static void options_out_of_range_are_refused(void)
 {
     static const struct pool_options bad[] = {
-        {sizeof(struct pool_options), 0, 0},    {sizeof(struct pool_options), -1, 0},
-        {sizeof(struct pool_options), 1, -1},   {sizeof(struct pool_options), 1, 256},
-        {sizeof(struct pool_options), 1, 1000}, {0, 1, 0},
-        {sizeof(struct pool_options) + 1, 1, 0}};
+        {sizeof(struct pool_options), 0, 0},     {sizeof(struct pool_options), -1, 0},
+        {sizeof(struct pool_options), 1, -1},    {sizeof(struct pool_options), 1, 256},
+        {sizeof(struct pool_options), 1, 1000},  {0, 1, 0},
+        {sizeof(struct pool_options) - 1, 1, 0}, {SIZE_MAX, 1, 0}};
     struct pool *pool = harness_pool(1, LIMIT);
     struct pool_future future;
     void *memory;

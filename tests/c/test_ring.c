@@ -269,6 +269,61 @@ static void who_died_before_moving_head_or_tail_holds_up_nobody(void)
     unmake(&fixture);
 }
 
+static bool is_even(void *context, uint32_t item)
+{
+    (void)context;
+    return item % 2 == 0;
+}
+
+static void the_length_is_what_was_pushed_and_not_removed(void)
+{
+    struct fixture fixture;
+    uint32_t i;
+
+    make(&fixture, 2, 10);
+    EXPECT(ring_length(&fixture.ring), 0);
+    EXPECT(ring_count(&fixture.ring, 5, is_even, NULL), 0);
+    for (i = 0; i < 2000; i++) {
+        EXPECT(ring_push(&fixture.ring, i), 0);
+        EXPECT(ring_length(&fixture.ring), i + 1);
+    }
+    EXPECT(ring_count(&fixture.ring, UINT64_MAX, is_even, NULL), 1000);
+    EXPECT(ring_count(&fixture.ring, 77, is_even, NULL), 77);
+    for (i = 2000; i-- > 0;) {
+        EXPECT(pop(&fixture.ring) >= 0, true);
+        EXPECT(ring_length(&fixture.ring), i);
+        EXPECT(ring_count(&fixture.ring, 1000, is_even, NULL), i / 2);
+    }
+    unmake(&fixture);
+}
+
+static void the_length_is_off_by_one_where_somebody_died_before_moving_the_tail(void)
+{
+    struct fixture fixture;
+    struct ring_level *words;
+    uint32_t i;
+
+    make(&fixture, 3, 3);
+    words = &header_of(&fixture.ring)->level[0];
+    for (i = 0; i < 100; i++) {
+        EXPECT(ring_push(&fixture.ring, 0), 0);
+        words->tail--;
+        EXPECT(ring_length(&fixture.ring), 0);
+        EXPECT(ring_push(&fixture.ring, 0), 0); /* moves it for the dead, too */
+        EXPECT(ring_length(&fixture.ring), 2);
+        EXPECT(pop(&fixture.ring), 0);
+        words->head--;
+        EXPECT(ring_length(&fixture.ring), 2);
+        EXPECT(ring_count(&fixture.ring, 9, is_even, NULL), 1);
+        EXPECT(pop(&fixture.ring), 0);
+        EXPECT(ring_length(&fixture.ring), 0);
+        words->tail--; /* behind the head, for a moment, where a consumer was quicker */
+        EXPECT(ring_length(&fixture.ring), 0);
+        words->tail++;
+    }
+    unmake(&fixture);
+}
+
 /* Fills level 0, goes on in level 1, and drains level 0 up to but not including the look that
  * finds it empty. */
 static void drain_first_level(struct fixture *fixture)
@@ -366,6 +421,7 @@ static void consume(struct stress *stress)
     while (atomic_load(&stress->claimed) < PRODUCERS * EACH) {
         uint32_t expected = 0;
 
+        stress->wrong += ring_length(&stress->fixture.ring) > PRODUCERS * EACH;
         if (!ring_peek(&stress->fixture.ring, &cursor)) {
             sched_yield();
             continue;
@@ -452,6 +508,8 @@ static void use(struct ring *ring)
         (void)ring_push(ring, 1);
         if (ring_peek(ring, &cursor))
             ring_discard(ring, &cursor);
+        (void)ring_length(ring);
+        (void)ring_count(ring, 10, is_even, NULL);
     }
 }
 
@@ -547,6 +605,8 @@ static const struct harness_test tests[] = {
     TEST(a_second_discard_does_nothing),
     TEST(a_stale_discard_does_not_remove_what_is_in_the_cell_now),
     TEST(who_died_before_moving_head_or_tail_holds_up_nobody),
+    TEST(the_length_is_what_was_pushed_and_not_removed),
+    TEST(the_length_is_off_by_one_where_somebody_died_before_moving_the_tail),
     TEST(a_slow_producer_finds_a_drained_level_sealed),
     TEST(a_slow_producer_that_comes_before_the_seal_is_served_first),
     TEST(a_consumer_that_died_between_seal_and_move_holds_up_nobody),

@@ -1,7 +1,7 @@
 /* One small life of a pool: inline and block payloads, jobs that wait and are cancelled, nested,
- * detached and announced jobs, a map, a shared block, arguments that are kept, jobs that are
- * killed, run out of time or are run again; close, join, and a look at what is left. The rings are
- * small at first, and grow. */
+ * detached and announced jobs, jobs of which any is awaited, a map, a shared block, arguments that
+ * are kept, jobs that are killed, run out of time or are run again; close, join, and a look at what
+ * is left. The rings are small at first, and grow. */
 #include "scenario.h"
 
 #include <errno.h>
@@ -110,6 +110,34 @@ static void send_and_settle(struct pool *pool, const struct pool_options *option
         sent[i] = send_with(pool, options, function, sizes[i]);
     for (i = 0; i < how_many; i++)
         settle(&sent[i], true);
+}
+
+/* Jobs that are submitted at once, and settled in the order in which they end. */
+static void settle_any(struct pool *pool)
+{
+    unsigned char arguments[3][8];
+    struct pool_future futures[3];
+    struct sent sent[3];
+    int64_t i, left, done;
+
+    for (i = 0; i < 3; i++) {
+        sent[i] = (struct sent){.number = jobs++, .size = sizeof arguments[i], .there = true};
+        argument_fill(arguments[i], sizeof arguments[i], sent[i].number);
+    }
+    done = pool_submit_many(pool, NULL, job_invert, arguments, sizeof arguments[0], 3, futures);
+    tally->refused += done < 3;
+    if (done < 0 && done != -EOWNERDEAD)
+        TROUBLE("submit many: %d", (int)done);
+    for (left = done; left > 0; left--) {
+        i = pool_wait_any(futures, (size_t)done, PATIENCE);
+        if (i < 0) {
+            TROUBLE("wait for any: %d", (int)i);
+            return;
+        }
+        sent[i].future = futures[i];
+        settle(&sent[i], true);
+        futures[i].pool = NULL;
+    }
 }
 
 /* Jobs that wait behind others are cancelled; should a death have let one begin, it finishes. */
@@ -380,6 +408,7 @@ void scenario_run(void)
     send_and_settle(pool, &again, job_invert, sizes, 6);
     if (tally->died && scenario_has_died(CRASH_WORKER) < 2)
         TROUBLE("a job was not run again");
+    settle_any(pool);
     cancel_some(pool);
     send_detached(pool);
     be_told(pool);

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RING, FREEMAP, ARENA, HOLDERS, JOB, WAKE, POOL = (
+RING, FREEMAP, ARENA, HOLDERS, JOB, WAKE, POOL, MANY = (
     f"test_explore_{layer}"
-    for layer in ("ring", "freemap", "arena", "holders", "job", "wake", "pool")
+    for layer in ("ring", "freemap", "arena", "holders", "job", "wake", "pool", "many")
 )
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from mutant import Mutant
 from seeded_layers import LAYER_MUTANTS
+from seeded_many import MANY_MUTANTS
 from seeded_pool import POOL_MUTANTS
 
 HERE = Path(__file__).resolve().parent
@@ -37,7 +38,7 @@ FLAGS = (
     "-std=c11 -D_GNU_SOURCE -DPOOL_EXPLORE -O2 -w -U_FORTIFY_SOURCE -fno-strict-aliasing -pthread"
 ).split()
 LIMIT = 300.0  # seconds for one scenario
-MUTANTS = [*LAYER_MUTANTS, *POOL_MUTANTS]
+MUTANTS = [*LAYER_MUTANTS, *POOL_MUTANTS, *MANY_MUTANTS]
 FAILURE = re.compile(r"(\d+) executions.* in an operation: (.*)$")
 
 

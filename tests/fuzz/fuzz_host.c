@@ -308,8 +308,10 @@ static void wait_without_limit(struct host *host)
     if (pipe2(rescue.pipe, O_CLOEXEC) < 0)
         return;
     pthread_create(&thread, NULL, terminate_later, &rescue);
-    if (future->pool && chance_below(host->chance, 2))
+    if (future->pool && chance_below(host->chance, 3) == 0)
         CALL(pool_future_wait(future, POOL_FOREVER));
+    else if (chance_below(host->chance, 2))
+        CALL((int)pool_wait_any(host->futures, FUTURES, POOL_FOREVER));
     else
         CALL(pool_map_with(host->pool, NULL, job_echo, items, 8, chance_below(host->chance, 500),
                            results, 8, statuses));
