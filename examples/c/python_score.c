@@ -182,7 +182,7 @@ static int score_files(int workers, char *const *paths, int count)
     return error;
 }
 
-enum { TEXTS = 32, TEXT_SIZE = 40000, ROUNDS = 15 };
+enum { TEXTS = 32, TEXT_SIZE = 40000, ROUNDS = 9 };
 
 /* Each round scores all texts with one worker and with two; what counts is the best of each, since
  * other programs can only make it slower. */

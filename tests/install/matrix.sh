@@ -49,7 +49,7 @@ row() {
     for linkage in shared static; do
         cell "$project/$1-$linkage" "$cmake" --build "$project" --target "$1-$linkage"
     done
-    for linkage in shared static fully-static; do
+    for linkage in $made; do
         cell "$work/made/$1-$linkage" make -C "$work/made" -f "$here/matrix/Makefile" \
             "$1-$linkage" SOURCE="$2" STANDARD="$3" COMPILER="$4"
     done
@@ -89,6 +89,12 @@ installed_in() { # installed_in PREFIX: what the programs below are built agains
     export PKG_CONFIG_PATH
 }
 
+made=
+if command -v make >/dev/null; then
+    made='shared static fully-static'
+else
+    echo "pkg-config and make skipped: there is no make"
+fi
 printf '%-27s%-18s%s\n' '' 'find_package' 'pkg-config and make'
 printf '%-14s%-13s%-9s%-9s%-9s%-9s%s\n' compiler standard shared static shared static -static
 attempt "$cmake" --install "$build" --prefix "$work/prefix"

@@ -22,7 +22,7 @@ def deep(value: int) -> float:
     return 1 / value
 
 
-def raise_chain() -> NoReturn:
+def raise_chain() -> None:
     """Raise with a cause and a note."""
     try:
         deep(0)
