@@ -160,7 +160,7 @@ void spin_spread(struct spin_wait *wait)
 {
     struct spin *spin = wait->spin;
 
-    /* It was the one we waited for that ran here: there is work, right when we have the core back. */
+    /* It was the one we waited for that ran here: there is work as soon as we have the core. */
     spin->shared = wait->taken ? spin->shared + 1 : 0;
     if (spin->shared < SHARED_WAITS || wait->end < spin->next_look)
         return;

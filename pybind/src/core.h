@@ -96,7 +96,7 @@ typedef struct Core {
     /* Of libpool's own Python modules, which import this one: fetched at first use. */
     PyObject *rich_dumps;   /* libpool._pickling.dumps */
     PyObject *tensor_dumps; /* libpool._tensors.dumps */
-    PyObject *all_have;   /* libpool._functions.all_have */
+    PyObject *all_have;     /* libpool._functions.all_have */
     PyObject *dumps_exception;
     PyObject *loads_exception;
     PyObject *broken_pool; /* libpool._errors.broken_pool */
@@ -559,8 +559,8 @@ PyObject *flat_read(Reader *reader, bool numbers);
 PyObject *globals_in(PyObject *pickled);
 
 /* bytes, by pickle. With `by_value`, also libpool's own pickling when the result refers to
- * __main__, and what it names there differs between the processes. With `buffers`, large ones are left out, see
- * buffers_begin(). */
+ * __main__, and what it names there differs between the processes. With `buffers`, large ones are
+ * left out, see buffers_begin(). */
 PyObject *pickle_dumps(Core *core, PyObject *object, bool by_value, Buffers *buffers);
 /* `buffers` are what was left out, or NULL. */
 PyObject *pickle_loads(Core *core, const uint8_t *data, size_t size, PyObject *buffers);
