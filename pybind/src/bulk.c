@@ -79,7 +79,7 @@ const char bulk_gather_doc[] = PyDoc_STR(
 "Wait for chunks in order, and add their results to a list, until one has none.\n\n"
 "Parameters\n----------\n"
 "futures : list of Future\n"
-"    Those whose results were taken are replaced by None, so that their memory is free for others.\n"
+"    Those whose results were taken are replaced by None, so that their memory is free again.\n"
 "results : list\n\n"
 "Returns\n-------\n"
 "int\n"
