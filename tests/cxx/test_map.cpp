@@ -1,5 +1,6 @@
 /* Maps over arrays, containers and ranges. */
 #include <array>
+#include <atomic>
 #include <csignal>
 #include <forward_list>
 #include <list>
@@ -115,6 +116,20 @@ TEST(the_first_exception_in_order_is_thrown)
     CHECK(pool.map(picky, numbers(70)).size() == 70);
 }
 
+TEST(what_waits_is_not_run_after_a_failure)
+{
+    libpool::pool pool(1);
+    auto calls = pool.make_shared_array<std::atomic<int>>(1);
+    auto fails = [ref = calls.ref()](int x) {
+        ref.lookup()[0]++;
+        usleep(1000);
+        if (x == 0)
+            throw std::runtime_error("the first");
+    };
+    CHECK_THROWS(libpool::job_error, pool.map(fails, numbers(1000)), ANY);
+    CHECK(calls[0] < 800); /* all chunks but the first have 875 items */
+}
+
 TEST(a_worker_that_dies_ends_the_map)
 {
     libpool::pool pool(2);
@@ -132,10 +147,10 @@ TEST(a_time_limit_is_for_each_item)
     using namespace std::chrono_literals;
     libpool::pool pool(1);
     libpool::options options;
-    options.timeout = 200ms;
-    /* All items together take longer than the limit, and there are several in a chunk. */
-    auto slow = [](int x) { return usleep(20000), x; };
-    CHECK(pool.map_with(options, slow, numbers(24)) == numbers(24));
+    options.timeout = 150ms;
+    /* The 21 items of a chunk together take longer than the limit. */
+    auto slow = [](int x) { return usleep(10000), x; };
+    CHECK(pool.map_with(options, slow, numbers(160)) == numbers(160));
     options.timeout = 20ms;
     auto stuck = [](int x) { return x == 3 ? pause() : x; };
     CHECK_THROWS(libpool::job_timeout, pool.map_with(options, stuck, numbers(24)), ANY);

@@ -76,6 +76,36 @@ TEST(a_full_queue_and_a_closed_pool_refuse)
     CHECK(!pool.join_for(1ms));
 }
 
+TEST(jobs_that_were_collected_or_refused_leave_no_memory)
+{
+    libpool::config config;
+    config.workers = 1;
+    config.queue_limit = 100;
+    libpool::pool pool(config);
+    auto submit_some = [&pool] {
+        for (int i = 0; i < 5000; i++)
+            pool.submit([] { return 1; }).get();
+    };
+    auto refuse_some = [&pool] {
+        int refused = 0;
+        while (refused < 5000) {
+            try {
+                pool.post(pause);
+            } catch (const std::system_error &) {
+                refused++;
+            }
+        }
+    };
+    submit_some();
+    auto before = pool.stats().memory;
+    submit_some();
+    CHECK(pool.stats().memory == before);
+    refuse_some();
+    before = pool.stats().memory;
+    refuse_some();
+    CHECK(pool.stats().memory == before);
+}
+
 TEST(workers_run_on_the_cpus_that_were_asked_for)
 {
     cpu_set_t usable;
