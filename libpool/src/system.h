@@ -15,7 +15,8 @@ uint64_t system_memory_available(void);
 /* For a caller that shares a core with one other process that can run: whether at least half of the
  * machine's cores have nothing to run. False where that can't be told. */
 bool system_has_free_cores(void);
-/* Takes out of *cores those that share no third-level cache with `core`, unless none is left then. */
+/* Takes those out of *cores that share no third-level cache with `core`, unless none would be left.
+ */
 void system_keep_near(int core, cpu_set_t *cores);
 /* Reads a small file as text: its length, or -1. */
 ssize_t system_read(const char *path, char *text, size_t room);

@@ -2,8 +2,8 @@
  *
  * What is written there evicts what was written before, and before each line is written it is read
  * from memory, for nothing. Stores that go past the caches avoid both. The C library's memcpy()
- * does the same from a size on that it derives from the size of the last cache; in a virtual machine
- * it may be told of all caches of a socket together, and then begins ten times too late. */
+ * does the same from a size on that it derives from the size of the last cache; a virtual machine
+ * may tell it of all caches of a socket together, and then it begins ten times too late. */
 #include "core.h"
 
 #ifdef __SSE2__
