@@ -72,6 +72,8 @@ typedef struct Expected {
 typedef struct Nursery {
     struct pool *pool; /* NULL in a fork of the worker */
     void **api;
+    PyObject *(*get_handler)(void);
+    PyObject *(*set_handler)(PyObject *handler);
     Allocator plain; /* NumPy's own */
     MemoryHandler handler;
     PyObject *capsule; /* with `handler`, as NumPy wants it */
@@ -251,9 +253,11 @@ static void **numpy_api(void)
         Py_XDECREF(module);
         PyErr_Clear();
     }
-    if (api && ((unsigned (*)(void))api[API_FEATURE_VERSION])() < FEATURE_VERSION)
-        return NULL;
-    return api;
+    unsigned (*feature_version)(void) = NULL;
+    if (api)
+        /* ISO C converts no pointer to an object to one to a function; POSIX has them alike. */
+        memcpy(&feature_version, &api[API_FEATURE_VERSION], sizeof feature_version);
+    return feature_version && feature_version() >= FEATURE_VERSION ? api : NULL;
 }
 
 static Nursery *make(void)
@@ -263,6 +267,8 @@ static Nursery *make(void)
     if (!made)
         return NULL;
     made->api = api;
+    memcpy(&made->get_handler, &api[API_GET_HANDLER], sizeof made->get_handler);
+    memcpy(&made->set_handler, &api[API_SET_HANDLER], sizeof made->set_handler);
     made->handler = (MemoryHandler){
         .name = "libpool",
         .version = 1,
@@ -281,14 +287,13 @@ static Nursery *make(void)
 /* Has this context's arrays come to us, unless somebody has chosen another allocator. */
 static void install(struct pool *pool)
 {
-    PyObject *now = ((PyObject * (*)(void)) nursery->api[API_GET_HANDLER])();
+    PyObject *now = nursery->get_handler();
     const MemoryHandler *standard = now && now == *(PyObject **)nursery->api[API_DEFAULT_HANDLER]
                                         ? PyCapsule_GetPointer(now, "mem_handler")
                                         : NULL;
     if (standard && standard->version == 1) {
         nursery->plain = standard->allocator;
-        Py_XSETREF(now,
-                   ((PyObject * (*)(PyObject *)) nursery->api[API_SET_HANDLER])(nursery->capsule));
+        Py_XSETREF(now, nursery->set_handler(nursery->capsule));
     }
     if (now)
         nursery->pool = pool;
