@@ -55,8 +55,8 @@ static void the_smallest_memory_limit_makes_a_pool_that_works(void)
 
 static void a_memory_limit_beyond_every_address_space_is_none(void)
 {
-    static const uint64_t limits[] = {UINT64_C(1) << 47, (UINT64_C(1) << 62) + 1,
-                                      UINT64_C(1) << 63, UINT64_MAX};
+    static const uint64_t limits[] = {UINT64_C(1) << 47, (UINT64_C(1) << 62) + 1, UINT64_C(1) << 63,
+                                      UINT64_MAX};
     unsigned i;
 
     for (i = 0; i < sizeof limits / sizeof *limits; i++) {
