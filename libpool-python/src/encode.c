@@ -269,6 +269,17 @@ static int encode_array(struct encoder *encoder, Py_buffer *buffer)
     return built(builder_put_array(encoder->builder, &array, contiguous ? NULL : buffer));
 }
 
+/* NumPy has no format for a time, and exports a scalar of it as an array of 8 plain bytes. */
+static bool is_disguised(PyObject *object, const Py_buffer *buffer)
+{
+    PyObject *dimensions = buffer->ndim > 0 ? PyObject_GetAttrString(object, "ndim") : NULL;
+    bool disguised = dimensions && PyLong_Check(dimensions) && PyLong_AsLong(dimensions) == 0;
+
+    PyErr_Clear(); /* bytes and the like have no such attribute */
+    Py_XDECREF(dimensions);
+    return disguised;
+}
+
 /* Scalars of NumPy and arrays without dimensions are encoded as what they contain. */
 static int encode_buffer(struct encoder *encoder, PyObject *object)
 {
@@ -276,6 +287,10 @@ static int encode_buffer(struct encoder *encoder, PyObject *object)
 
     if (!buffer)
         return -1;
+    if (is_disguised(object, buffer)) {
+        release(buffer);
+        return unsupported(object);
+    }
     if (buffer->ndim > 0 || !PyObject_HasAttrString(object, "item"))
         return encode_array(encoder, buffer);
     release(buffer);

@@ -167,7 +167,7 @@ static inline void pool_config_init(struct pool_config *config)
 POOL_API int pool_cpu_count(void);
 
 /* Makes a pool: a shared segment, a supervisor process, workers. `config` may be NULL. Returns as
- * soon as the supervisor is forked: jobs may be submitted at once.
+ * soon as the supervisor is forked: jobs may be submitted at once. On failure *out is NULL.
  * -EINVAL: workers, shared_limit, timeout or retries out of range, a struct size this library does
  * not know, a CPU that this process may not use, or a command together with a host. -ENOMEM,
  * -EMFILE, -EAGAIN: the system has no more memory, descriptors or processes. -ENOENT, -EACCES and

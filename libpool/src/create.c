@@ -20,6 +20,7 @@
 #define COMPLETED_BITS 8  /* and of the completion ring's */
 #define RING_LAST_BITS 25 /* twice as many cells as there can be jobs */
 #define MEMORY_MIN (UINT64_C(1) << 20)
+#define LARGEST_MAX (UINT64_C(1) << 47) /* no process has more address space */
 
 int create_pidfd(pid_t pid)
 {
@@ -86,7 +87,7 @@ static int map_segment(struct pool *pool, uint64_t limit)
     uint64_t largest = MEMORY_MIN;
     int error;
 
-    while (largest < limit)
+    while (largest < limit && largest < LARGEST_MAX)
         largest *= 2;
     for (;;) {
         create_plan(pool, limit, largest);

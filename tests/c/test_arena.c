@@ -401,7 +401,7 @@ static void repair_frees_what_the_dead_held_and_nothing_else(void)
     for (i = 0; i < 3; i++) {
         block_ref held = alloc(&fixture.arena, sizes[i]),
                   attached = alloc(&fixture.arena, sizes[i]);
-        block_ref shared = alloc(&fixture.arena, sizes[i]), others;
+        block_ref shared = alloc(&fixture.arena, sizes[i]), others = 0;
 
         EXPECT(arena_alloc(&fixture.arena, OTHER, sizes[i], &others), 0);
         EXPECT(arena_attach(&fixture.arena, attached, OWNER, JOB), true);
@@ -526,7 +526,7 @@ static void use_blocks(void *context, unsigned number)
     unsigned round;
 
     for (round = 0; round < ROUNDS; round++) {
-        uint64_t length, size = harness_random(&random) % (round % 16 == 0 ? 200000 : 2000) + 8;
+        uint64_t length = 0, size = harness_random(&random) % (round % 16 == 0 ? 200000 : 2000) + 8;
         void *memory = NULL;
         block_ref ref;
 

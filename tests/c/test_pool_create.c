@@ -53,6 +53,21 @@ static void the_smallest_memory_limit_makes_a_pool_that_works(void)
     pool_destroy(pool);
 }
 
+static void a_memory_limit_beyond_every_address_space_is_none(void)
+{
+    static const uint64_t limits[] = {UINT64_C(1) << 47, (UINT64_C(1) << 62) + 1, UINT64_C(1) << 63,
+                                      UINT64_MAX};
+    unsigned i;
+
+    for (i = 0; i < sizeof limits / sizeof *limits; i++) {
+        struct pool *pool = harness_pool(1, limits[i]);
+        struct pool_future future = harness_submit(pool, job_echo, "hello", 6);
+
+        EXPECT(harness_status(&future), 0);
+        pool_destroy(pool);
+    }
+}
+
 static void expect_refused(size_t size, int workers, uint64_t limit, const struct pool_host *host)
 {
     struct pool_config config;
@@ -368,6 +383,7 @@ static const struct harness_test tests[] = {
     TEST(a_pool_runs_jobs_as_soon_as_it_is_made),
     TEST(the_default_configuration_makes_a_pool),
     TEST(the_smallest_memory_limit_makes_a_pool_that_works),
+    TEST(a_memory_limit_beyond_every_address_space_is_none),
     TEST(a_bad_configuration_is_einval),
     TEST(too_few_descriptors_are_an_error_that_leaves_nothing),
     TEST(a_pool_can_be_made_in_little_address_space),

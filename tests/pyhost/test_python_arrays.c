@@ -397,6 +397,8 @@ static void results_of_numpy_are_arrays(void)
         EXPECT(raises(&future, "TypeError", "format 'O'"), true);
         future = evaluate(pool, "__import__('numpy').zeros(2, 'datetime64[s]')", NULL);
         EXPECT(raises(&future, "ValueError", "dtype"), true);
+        future = evaluate(pool, "__import__('numpy').datetime64('2020', 's')", NULL);
+        EXPECT(raises(&future, "TypeError", "numpy.datetime64"), true);
         future = evaluate(pool, "__import__('numpy').zeros((1,) * 17)", NULL);
         EXPECT(raises(&future, "TypeError", "17 dimensions"), true);
         future = evaluate(pool, "str(__import__('numpy').str_('x'))", NULL);

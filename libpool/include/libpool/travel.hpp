@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <typeinfo>
@@ -40,8 +41,16 @@ template <class T>
 inline constexpr std::size_t wire_size = is_function_pointer<T> ? sizeof(std::uint64_t) : sizeof(T);
 template <> inline constexpr std::size_t wire_size<void> = 0;
 
+/* What is trivially copyable but stands for memory of this process, and so is never meant. */
+template <class T> inline constexpr bool is_reference = false;
+template <class T> inline constexpr bool is_reference<std::reference_wrapper<T>> = true;
+template <class C, class T> inline constexpr bool is_reference<std::basic_string_view<C, T>> = true;
+
 template <class T> constexpr bool may_travel()
 {
+    static_assert(!is_reference<T>,
+                  "libpool: a reference_wrapper or string_view names memory of this process, which "
+                  "another one does not have. Send what it refers to, as a value");
     static_assert(
         !std::is_member_pointer_v<T>,
         "libpool: a pointer to a member can't be sent to another process. Call the member "
