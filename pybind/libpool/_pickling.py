@@ -346,8 +346,8 @@ def _make_patched_module(name: str, attributes: dict[str, Any]) -> ModuleType:
 # finds the original by an identifier, but then sets all its attributes to what came back, copies.
 # The process that defined the class must keep it as it is.
 
-_copies: weakref.WeakSet[type] = weakref.WeakSet()
-"""The classes of this process that were defined in another one."""
+_copies: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()
+"""The classes of this process that were defined in another one, and what they were given there."""
 
 
 def enter_worker(token: str) -> None:
@@ -374,14 +374,20 @@ def _make_class(
     if known is not None:
         return cast(type, known)
     cls = make(*args)
-    _copies.add(cls)
+    _copies[cls] = frozenset()
     return cls
 
 
 def _set_class_state(cls: type, state: tuple[Callable[[type, Any], object], Any]) -> None:
-    if cls in _copies:
-        set_state, inner = state
-        set_state(cls, inner)
+    before = _copies.get(cls)
+    if before is None:
+        return
+    set_state, inner = state
+    set_state(cls, inner)
+    # cloudpickle only adds: what the class no longer has would stay here.
+    _copies[cls] = now = frozenset(inner[0])
+    for name in (before - now) & cls.__dict__.keys():
+        type.__delattr__(cls, name)
 
 
 def _find_class(module: str, name: str) -> type:

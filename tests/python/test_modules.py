@@ -176,6 +176,23 @@ def test_a_local_class_that_changes_is_sent_as_it_is_now(pool: Pool) -> None:
     check_change(lambda: pool.apply(use), 1, change, 2)
 
 
+def test_what_a_local_class_has_no_longer_is_gone_in_the_worker(pool: Pool) -> None:
+    class Base:
+        x = 1
+
+    class Local(Base):
+        pass
+
+    def use(local: Local) -> int:
+        return local.x
+
+    def change() -> None:
+        Local.x = 2
+
+    check_change(lambda: pool.apply(use, [Local()]), 1, change, 2)
+    check_change(lambda: pool.apply(use, [Local()]), 2, lambda: delattr(Local, "x"), 1)
+
+
 def test_a_class_made_in_a_worker_comes_as_one_class(pool: Pool) -> None:
     def make() -> object:
         class Made:
