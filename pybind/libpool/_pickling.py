@@ -11,7 +11,7 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable, Iterable
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, resolve_bases
 from typing import TYPE_CHECKING, Any, cast
 
 import cloudpickle.cloudpickle as cloudpickle
@@ -371,11 +371,25 @@ def _make_class(
         return _find_class(module, name)
     identifier = args[-2]
     known = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(identifier)
-    if known is not None:
+    if known is not None and (known not in _copies or _has_bases(known, make, args)):
         return cast(type, known)
+    cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.pop(identifier, None)
     cls = make(*args)
     _copies[cls] = frozenset()
     return cls
+
+
+def _has_bases(cls: type, make: Callable[..., type], args: tuple[Any, ...]) -> bool:
+    """Whether a copy has, or could be given, the bases that the class has by now."""
+    if make is not cloudpickle._make_skeleton_class:
+        return True  # an enumeration's do not change
+    bases = resolve_bases(args[2])
+    if cls.__bases__ != bases:
+        try:
+            cls.__bases__ = bases
+        except TypeError:  # of another layout
+            return False
+    return True
 
 
 def _set_class_state(cls: type, state: tuple[Callable[[type, Any], object], Any]) -> None:
