@@ -11,7 +11,7 @@ import pickle
 import sys
 import weakref
 from collections.abc import Callable, Iterable
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, resolve_bases
 from typing import TYPE_CHECKING, Any, cast
 
 import cloudpickle.cloudpickle as cloudpickle
@@ -346,8 +346,8 @@ def _make_patched_module(name: str, attributes: dict[str, Any]) -> ModuleType:
 # finds the original by an identifier, but then sets all its attributes to what came back, copies.
 # The process that defined the class must keep it as it is.
 
-_copies: weakref.WeakSet[type] = weakref.WeakSet()
-"""The classes of this process that were defined in another one."""
+_copies: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()
+"""The classes of this process that were defined in another one, and what they were given there."""
 
 
 def enter_worker(token: str) -> None:
@@ -371,17 +371,37 @@ def _make_class(
         return _find_class(module, name)
     identifier = args[-2]
     known = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(identifier)
-    if known is not None:
+    if known is not None and (known not in _copies or _has_bases(known, make, args)):
         return cast(type, known)
+    cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.pop(identifier, None)
     cls = make(*args)
-    _copies.add(cls)
+    _copies[cls] = frozenset()
     return cls
 
 
+def _has_bases(cls: type, make: Callable[..., type], args: tuple[Any, ...]) -> bool:
+    """Whether a copy has, or could be given, the bases that the class has by now."""
+    if make is not cloudpickle._make_skeleton_class:
+        return True  # an enumeration's do not change
+    bases = resolve_bases(args[2])
+    if cls.__bases__ != bases:
+        try:
+            cls.__bases__ = bases
+        except TypeError:  # of another layout
+            return False
+    return True
+
+
 def _set_class_state(cls: type, state: tuple[Callable[[type, Any], object], Any]) -> None:
-    if cls in _copies:
-        set_state, inner = state
-        set_state(cls, inner)
+    before = _copies.get(cls)
+    if before is None:
+        return
+    set_state, inner = state
+    set_state(cls, inner)
+    # cloudpickle only adds: what the class no longer has would stay here.
+    _copies[cls] = now = frozenset(inner[0])
+    for name in (before - now) & cls.__dict__.keys():
+        type.__delattr__(cls, name)
 
 
 def _find_class(module: str, name: str) -> type:

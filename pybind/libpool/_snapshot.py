@@ -96,7 +96,8 @@ class ClassState:
     cls : type
         The class.
     callables : list
-        Its bases, and the methods, nested classes and other callables that it defines itself.
+        Its bases and its metaclass, and the methods, nested classes and other callables that it
+        defines itself.
     drifted : set of str
         The attributes, other than these, that have been seen to differ from what they were. They
         stay here when they are as before again, since workers may have been told another value.
@@ -114,7 +115,10 @@ class ClassState:
             if name not in _NO_DATA:
                 (self._members if _is_member(value) else self._data)[name] = value
         self._names = _NO_DATA.union(self._members, self._data)
+        kind = type(cls)
         self.callables: list[object] = [*self._members.values(), *self._bases]
+        if kind is not type:
+            self.callables.append(kind)
 
     def look(self) -> int:
         """Compare: `SAME`; `DRIFTED` if data of the class has changed; else `CHANGED`."""

@@ -176,6 +176,42 @@ def test_a_local_class_that_changes_is_sent_as_it_is_now(pool: Pool) -> None:
     check_change(lambda: pool.apply(use), 1, change, 2)
 
 
+def test_what_a_local_class_has_no_longer_is_gone_in_the_worker(pool: Pool) -> None:
+    class Base:
+        x = 1
+
+    class Local(Base):
+        pass
+
+    def use(local: Local) -> int:
+        return local.x
+
+    def change() -> None:
+        Local.x = 2
+
+    check_change(lambda: pool.apply(use, [Local()]), 1, change, 2)
+    check_change(lambda: pool.apply(use, [Local()]), 2, lambda: delattr(Local, "x"), 1)
+
+
+@pytest.mark.parametrize("first", [dict, object, type("Other", (), {})])
+def test_a_local_class_with_other_bases(pool: Pool, first: type) -> None:
+    class One(first):  # type: ignore[misc]
+        def get(self) -> int:
+            return 1
+
+    class Two(first):  # type: ignore[misc]
+        def get(self) -> int:
+            return 2
+
+    class Local(One):
+        pass
+
+    def change() -> None:
+        Local.__bases__ = (Two,)
+
+    check_change(lambda: pool.apply(lambda: Local().get()), 1, change, 2)
+
+
 def test_a_class_made_in_a_worker_comes_as_one_class(pool: Pool) -> None:
     def make() -> object:
         class Made:

@@ -55,6 +55,15 @@ class Counted(Base):
         return cls.n
 
 
+class Kind(type):
+    tag = 0
+
+
+class OfKind(metaclass=Kind):
+    def read(self) -> int:
+        return type(type(self)).tag
+
+
 class User:
     def ask(self) -> int:
         return Counted.n
@@ -155,6 +164,13 @@ def test_an_attribute_of_a_base_class(pool: Pool) -> None:
         Base.depth = 4
 
     check_change(lambda: pool.apply(lambda: Counted.depth), 0, change, 4)
+
+
+def test_an_attribute_of_a_metaclass(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change() -> None:
+        monkeypatch.setattr(Kind, "tag", 4)
+
+    check_change(lambda: pool.apply(OfKind().read), 0, change, 4)
 
 
 def test_an_attribute_that_becomes_a_method(pool: Pool) -> None:
