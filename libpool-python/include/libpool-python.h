@@ -62,9 +62,9 @@ static inline void pool_python_config_init(struct pool_python_config *config)
  * NULL) and `python` may be NULL. The strings are copied. Workers start their interpreters on their
  * own, and jobs may be submitted at once; so an error in `source` is not one of this call.
  * -EBUSY: this process has started Python itself, and its forks can't start it again: make the pool
- * before that, or use a program as supervisor, which calls pool_python_serve(). -ENOENT, -EACCES:
- * the script or the executable is not there, or can't be used; or `venv` is no virtual environment
- * of this version of Python. -EINVAL: venv and executable, a host or a command, or a struct size
+ * before that, or use a program as supervisor, which calls pool_python_serve(). -ENOENT, -EACCES,
+ * -EISDIR: the script or the executable is not there, or can't be used; or `venv` is no virtual
+ * environment of this version of Python. -EINVAL: venv and executable, a host or a command, or a struct size
  * that this library does not know. Else as pool_create(). */
 POOL_API int pool_python_create(struct pool **out, const struct pool_config *config,
                                 const struct pool_python_config *python);
@@ -165,7 +165,7 @@ POOL_API int pool_python_begin_dict(struct pool_python_arguments *arguments);
 /* Ends the list, tuple or dict begun last. */
 POOL_API int pool_python_end(struct pool_python_arguments *arguments);
 
-/* The next value is the keyword argument `name`, UTF-8. */
+/* The next value is the keyword argument `name`, UTF-8. Put twice, the last one counts. */
 POOL_API int pool_python_put_keyword(struct pool_python_arguments *arguments, const char *name);
 
 /* ---- Calls ---------------------------------------------------------------------------------- */

@@ -47,6 +47,7 @@ static int check_venv(const char *venv)
 /* What can be known before the interpreter starts. */
 static int check_config(const struct pool_python_config *python)
 {
+    struct stat status;
     int error = 0;
 
     if (python->venv && python->executable)
@@ -59,6 +60,8 @@ static int check_config(const struct pool_python_config *python)
         error = check_file(python->executable, X_OK);
     if (!error && python->script)
         error = check_file(python->script, R_OK);
+    if (!error && python->script && stat(python->script, &status) == 0 && S_ISDIR(status.st_mode))
+        error = -EISDIR;
     return error;
 }
 

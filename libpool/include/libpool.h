@@ -169,9 +169,10 @@ POOL_API int pool_cpu_count(void);
 /* Makes a pool: a shared segment, a supervisor process, workers. `config` may be NULL. Returns as
  * soon as the supervisor is forked: jobs may be submitted at once. On failure *out is NULL.
  * -EINVAL: workers, shared_limit, timeout or retries out of range, a struct size this library does
- * not know, a CPU that this process may not use, or a command together with a host. -ENOMEM,
- * -EMFILE, -EAGAIN: the system has no more memory, descriptors or processes. -ENOENT, -EACCES and
- * the like, as of execv(): the command can't be run. */
+ * not know, a CPU that this process may not use, a command together with a host, or a payload or
+ * descriptors to keep without a command. -ENOMEM, -EMFILE, -EAGAIN: the system has no more memory,
+ * descriptors or processes. -ENOENT, -EACCES and the like, as of execv(): the command can't be
+ * run. */
 POOL_API int pool_create(struct pool **out, const struct pool_config *config);
 
 /* No more submissions from the host: they return -ESHUTDOWN from now on. What was submitted runs,

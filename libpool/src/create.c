@@ -111,6 +111,9 @@ static int check_config(const struct pool_config *config)
         return -EINVAL;
     if (config->command && (!config->command[0] || config->host))
         return -EINVAL;
+    if (config->keep_count < 0 ||
+        (!config->command && (config->payload_size || config->keep_count)))
+        return -EINVAL;
     if (config->timeout < 1 || config->retries < 0 || config->retries > 255)
         return -EINVAL;
     if (config->cpu_count < 0 || (config->cpu_count && !config->cpus) ||

@@ -62,9 +62,11 @@ int segment_anonymous_file(void)
 
 static int map_file(struct segment *segment, int fd)
 {
-    void *base =
-        mmap(NULL, segment->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    void *base;
 
+    if ((size_t)segment->size != segment->size)
+        return -ENOMEM; /* no address space is so large here */
+    base = mmap(NULL, segment->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     /* Valgrind says EINVAL where it has no such address space, and the kernel has no reason to. */
     if (base == MAP_FAILED)
         return errno == EINVAL ? -ENOMEM : -errno;

@@ -99,6 +99,24 @@ static void a_bad_configuration_is_einval(void)
     expect_refused(sizeof(struct pool_config), 1, LIMIT, &host);
 }
 
+static void what_only_a_command_gets_is_einval_without_one(void)
+{
+    struct pool_config config;
+    struct pool *pool;
+    int zero = 0;
+
+    pool_config_init(&config);
+    config.keep_count = -1;
+    EXPECT(pool_create(&pool, &config), -EINVAL);
+    config.keep = &zero;
+    config.keep_count = 1;
+    EXPECT(pool_create(&pool, &config), -EINVAL);
+    config.keep_count = 0;
+    config.payload = "x";
+    config.payload_size = 1;
+    EXPECT(pool_create(&pool, &config), -EINVAL);
+}
+
 /* The names in a directory that contain `part`. */
 static int count_names(const char *directory, const char *part)
 {
@@ -385,6 +403,7 @@ static const struct harness_test tests[] = {
     TEST(the_smallest_memory_limit_makes_a_pool_that_works),
     TEST(a_memory_limit_beyond_every_address_space_is_none),
     TEST(a_bad_configuration_is_einval),
+    TEST(what_only_a_command_gets_is_einval_without_one),
     TEST(too_few_descriptors_are_an_error_that_leaves_nothing),
     TEST(a_pool_can_be_made_in_little_address_space),
     TEST(a_closed_pool_takes_no_jobs_and_runs_what_it_has),

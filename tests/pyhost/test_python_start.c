@@ -186,6 +186,8 @@ static void a_bad_configuration_is_an_error_of_the_call(void)
     begin();
     python.script = "/nowhere/start.py";
     EXPECT(pool_python_create(&pool, NULL, &python), -ENOENT);
+    python.script = "/";
+    EXPECT(pool_python_create(&pool, NULL, &python), -EISDIR);
     begin();
     python.size = 4;
     EXPECT(pool_python_create(&pool, NULL, &python), -EINVAL);
