@@ -33,6 +33,10 @@ PR_SET_CHILD_SUBREAPER = 36
 # Orphans come to this process, so that none escapes notice.
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
+# A shell ignores it for what it runs in the background, and programs inherit that: no Ctrl-C then.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Also in tests with threads, where it is not the default. test_start_methods.py has the others.
 multiprocessing.set_start_method("fork")
 
