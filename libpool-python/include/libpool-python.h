@@ -64,8 +64,8 @@ static inline void pool_python_config_init(struct pool_python_config *config)
  * -EBUSY: this process has started Python itself, and its forks can't start it again: make the pool
  * before that, or use a program as supervisor, which calls pool_python_serve(). -ENOENT, -EACCES,
  * -EISDIR: the script or the executable is not there, or can't be used; or `venv` is no virtual
- * environment of this version of Python. -EINVAL: venv and executable, a host or a command, or a struct size
- * that this library does not know. Else as pool_create(). */
+ * environment of this version of Python. -EINVAL: venv and executable, a host or a command, or a
+ * struct size that this library does not know. Else as pool_create(). */
 POOL_API int pool_python_create(struct pool **out, const struct pool_config *config,
                                 const struct pool_python_config *python);
 
