@@ -1,6 +1,7 @@
 /* A whole pool in the explorer. */
 #include "simulation.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +44,18 @@ struct pool *simulation_pool(int process)
 void *simulation_word(void)
 {
     return spare_word;
+}
+
+void simulation_await(_Atomic uint32_t *word)
+{
+    while (shared_load(word, ACQUIRE) == 0)
+        explore_futex_wait(word, 0);
+}
+
+void simulation_announce(_Atomic uint32_t *word)
+{
+    shared_store(word, 1, SEQ_CST);
+    explore_futex_wake(word, INT_MAX);
 }
 
 static void plan(struct pool *pool, const struct simulation *simulation)

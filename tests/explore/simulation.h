@@ -23,6 +23,9 @@ void simulation_repair(int process);
 void simulation_close(struct pool *pool);
 /* A word of the shared memory that the pool does not use, 0 at the start. */
 void *simulation_word(void);
+/* Sleeps until such a word is 1, and makes it so. */
+void simulation_await(_Atomic uint32_t *word);
+void simulation_announce(_Atomic uint32_t *word);
 /* If set: called when a process begins to wait. */
 extern void (*simulation_idle)(void);
 /* The host's wait for its eventfd, and the reading of it. */

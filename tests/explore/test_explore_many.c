@@ -4,7 +4,6 @@
  * Process 0 is the host, then come the workers, further threads of the host, and the supervisor's
  * repair, which goes on as the replacement of the worker that died.
  */
-#include <limits.h>
 #include <string.h>
 
 #include "atomic.h"
@@ -36,18 +35,6 @@ static int runs[2][JOBS_MAX + 1], outcome[2][JOBS_MAX + 1];
 static struct pool_future shared_futures[JOBS_MAX];
 /* How many threads have submitted, and have come to their end. */
 static _Atomic uint32_t *submitted, *finished;
-
-static void await(_Atomic uint32_t *word)
-{
-    while (shared_load(word, ACQUIRE) == 0)
-        explore_futex_wait(word, 0);
-}
-
-static void announce(_Atomic uint32_t *word)
-{
-    shared_store(word, 1, SEQ_CST);
-    explore_futex_wake(word, INT_MAX);
-}
 
 static int work(struct pool_job *job, const void *argument, size_t length)
 {
@@ -124,7 +111,7 @@ static void host(struct pool *pool, int thread)
     submit(pool, thread, futures);
     if (variant->kind == CANCEL) {
         memcpy(shared_futures, futures, sizeof futures);
-        announce(submitted);
+        simulation_announce(submitted);
     }
     wait_for_each(thread, futures);
 }
@@ -133,7 +120,7 @@ static void cancel(void)
 {
     int i;
 
-    await(submitted);
+    simulation_await(submitted);
     for (i = 0; i < variant->jobs; i++) {
         explore_remember((uint64_t)shared_futures[i].generation << 32 | shared_futures[i].index);
         pool_future_cancel(&shared_futures[i]);
@@ -162,14 +149,14 @@ static void body(int process)
     if (process == 0) {
         host(pool, 0);
         if (threads)
-            await(finished);
+            simulation_await(finished);
         simulation_close(pool);
     } else if (pool->role == ROLE_HOST) {
         if (variant->kind == CANCEL)
             cancel();
         else
             host(pool, 1);
-        announce(finished);
+        simulation_announce(finished);
     } else {
         if (pool->role == ROLE_SUPERVISOR)
             simulation_repair(process);

@@ -3,7 +3,6 @@
  * Process 0 is the host, then come the workers, and the supervisor's repair, which goes on as the
  * replacement of the worker that died.
  */
-#include <limits.h>
 #include <string.h>
 
 #include "atomic.h"
@@ -42,18 +41,6 @@ static int runs[2 * JOBS_MAX], outcome[2 * JOBS_MAX];
 /* Where jobs go beside each other: 1 once the inner one, and the other one, have begun. */
 static _Atomic uint32_t *inner_begun, *other_begun;
 
-static void await(_Atomic uint32_t *word)
-{
-    while (shared_load(word, ACQUIRE) == 0)
-        explore_futex_wait(word, 0);
-}
-
-static void announce(_Atomic uint32_t *word)
-{
-    shared_store(word, 1, SEQ_CST);
-    explore_futex_wake(word, INT_MAX);
-}
-
 /* ---- The jobs ---- */
 
 static bool gives(void)
@@ -88,10 +75,10 @@ static int work(struct pool_job *job, const void *argument, size_t length)
     number = *(const unsigned char *)argument;
     explore_remember(number);
     if (variant->kind == BESIDE && number >= JOBS_MAX) {
-        announce(inner_begun);
-        await(other_begun);
+        simulation_announce(inner_begun);
+        simulation_await(other_begun);
     } else if (variant->kind == BESIDE && number == 1) {
-        announce(other_begun);
+        simulation_announce(other_begun);
     }
     result = gives() ? give(job, number) : pool_job_reserve(job, variant->size);
     if (!result)
@@ -183,7 +170,7 @@ static int nest(struct pool_job *job, const void *argument, size_t length)
     if (submit(pool_current(), work, number + JOBS_MAX, &future) != 0)
         explore_fail("a nested submit failed");
     if (variant->kind == BESIDE)
-        await(inner_begun);
+        simulation_await(inner_begun);
     wait_and_collect(&future, number + JOBS_MAX);
     return work(job, argument, length);
 }
@@ -232,7 +219,7 @@ static void host(struct pool *pool)
 
     for (i = 0; i < variant->jobs; i++) {
         if (variant->kind == BESIDE && i == 1)
-            await(inner_begun);
+            simulation_await(inner_begun);
         if (submit(pool, nests(i) ? nest : work, i, is_detached() ? NULL : &futures[i]) != 0)
             explore_fail("a submit failed");
     }
