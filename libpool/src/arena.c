@@ -247,22 +247,20 @@ int arena_lookup(const struct arena *arena, block_ref ref, void **memory, uint64
 
 bool arena_is_shared(const struct arena *arena, block_ref ref)
 {
-    return ref_valid(arena, ref) && ref_index(ref) < checked_count(arena, ref_class(ref)) &&
+    return block_exists(arena, ref) &&
            word_state(shared_load(word_of(arena, ref_class(ref), ref_index(ref)), ACQUIRE)) ==
                BLOCK_SHARED;
 }
 
 bool arena_is_attached(const struct arena *arena, block_ref ref, uint32_t job)
 {
-    return ref_valid(arena, ref) && ref_index(ref) < checked_count(arena, ref_class(ref)) &&
-           shared_load(word_of(arena, ref_class(ref), ref_index(ref)), ACQUIRE) ==
-               block_word(BLOCK_ATTACHED, job);
+    return block_exists(arena, ref) && shared_load(word_of(arena, ref_class(ref), ref_index(ref)),
+                                                   ACQUIRE) == block_word(BLOCK_ATTACHED, job);
 }
 
 bool arena_is_held(const struct arena *arena, block_ref ref, uint16_t owner)
 {
-    return ref_valid(arena, ref) && ref_index(ref) < checked_count(arena, ref_class(ref)) &&
-           owner / 64 < arena->holder_words &&
+    return block_exists(arena, ref) && owner / 64 < arena->holder_words &&
            (shared_load(holders_of(arena, ref_class(ref), ref_index(ref)) + owner / 64, RELAXED) &
             holder_bit(owner));
 }
@@ -352,7 +350,7 @@ bool arena_free_attached(struct arena *arena, block_ref ref, uint32_t job)
 {
     uint64_t word = block_word(BLOCK_ATTACHED, job);
 
-    if (!ref_valid(arena, ref) || ref_index(ref) >= checked_count(arena, ref_class(ref)))
+    if (!block_exists(arena, ref))
         return false;
     /* Only the job's worker comes to hold it, before the job's end, which we come after, and who
      * collects the job, as we do. */
@@ -371,7 +369,7 @@ bool arena_free_shared(struct arena *arena, block_ref ref)
     _Atomic uint64_t *at;
     uint64_t word;
 
-    if (!ref_valid(arena, ref) || ref_index(ref) >= checked_count(arena, ref_class(ref)))
+    if (!block_exists(arena, ref))
         return false;
     at = word_of(arena, ref_class(ref), ref_index(ref));
     word = shared_load(at, ACQUIRE);
@@ -388,8 +386,7 @@ bool arena_hold(struct arena *arena, block_ref ref, uint16_t owner)
     _Atomic uint64_t *at;
     uint64_t word;
 
-    if (!ref_valid(arena, ref) || ref_index(ref) >= checked_count(arena, ref_class(ref)) ||
-        owner / 64 >= arena->holder_words)
+    if (!block_exists(arena, ref) || owner / 64 >= arena->holder_words)
         return false;
     /* The bit first: if the block is still there after that, whoever frees it will see the bit.
      * Only this process sets and clears it. Death right after: the repair clears it. */
@@ -411,8 +408,7 @@ void arena_drop(struct arena *arena, block_ref ref, uint16_t owner)
 {
     _Atomic uint64_t *holders;
 
-    if (!ref_valid(arena, ref) || ref_index(ref) >= checked_count(arena, ref_class(ref)) ||
-        owner / 64 >= arena->holder_words)
+    if (!block_exists(arena, ref) || owner / 64 >= arena->holder_words)
         return;
     holders = holders_of(arena, ref_class(ref), ref_index(ref)) + owner / 64;
     /* Death right after: the repair reclaims. */

@@ -90,6 +90,12 @@ static inline uint32_t checked_count(const struct arena *arena, unsigned size_cl
                                                          : arena->size_class[size_class].entries;
 }
 
+/* Whether a reference, whatever it says, is that of a block that there is. */
+static inline bool block_exists(const struct arena *arena, block_ref ref)
+{
+    return ref_valid(arena, ref) && ref_index(ref) < checked_count(arena, ref_class(ref));
+}
+
 static inline _Atomic uint64_t *word_of(const struct arena *arena, unsigned size_class,
                                         uint32_t index)
 {
