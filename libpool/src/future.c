@@ -8,19 +8,9 @@
 #include "log.h"
 #include "system.h"
 
-/* A sleeping thread of the host looks this often whether the supervisor is still there. */
-#define SLICE INT64_C(100000000)
-
 static inline struct job *job_of(const struct pool_future *future)
 {
     return job_at(&future->pool->jobs, future->index);
-}
-
-int future_check(const struct pool_future *future)
-{
-    if (!future->pool || future->pool->forks != fork_count())
-        return future->pool ? -EXDEV : -EINVAL;
-    return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
 }
 
 /* Released, also if it has not ended, or not committed yet. */
@@ -99,7 +89,7 @@ static int sleep_slice(const struct pool_future *future, int64_t deadline)
 {
     struct pool *pool = future->pool;
     struct job *job = job_of(future);
-    int64_t left = SLICE;
+    int64_t left = HOST_SLICE;
     uint64_t word;
     int error = job_flag(&pool->jobs, future->index, future->generation, JOB_WAITED);
 
@@ -114,7 +104,8 @@ static int sleep_slice(const struct pool_future *future, int64_t deadline)
             return -ETIMEDOUT;
     }
     /* The flag is in the word that we sleep on: who ends the job after this load wakes us. */
-    error = futex_wait((_Atomic uint32_t *)&job->word, (uint32_t)word, left < SLICE ? left : SLICE);
+    error = futex_wait((_Atomic uint32_t *)&job->word, (uint32_t)word,
+                       left < HOST_SLICE ? left : HOST_SLICE);
     if (error != -ETIMEDOUT)
         return error;
     if (!host_supervisor_alive(pool)) {
@@ -130,9 +121,9 @@ static int sleep_slice(const struct pool_future *future, int64_t deadline)
 
 int pool_future_wait(const struct pool_future *future, int64_t timeout)
 {
-    int64_t deadline = POOL_FOREVER;
     struct pool *pool = future->pool;
     struct spin_wait wait;
+    int64_t deadline;
     int done = future_check(future);
 
     if (!done && timeout < 0)
@@ -144,8 +135,7 @@ int pool_future_wait(const struct pool_future *future, int64_t timeout)
     if (pool->role == ROLE_WORKER)
         return (int)worker_wait(pool, future, 1, timeout);
     spin_begin(&wait, &pool->spin);
-    if (timeout < POOL_FOREVER - wait.start)
-        deadline = wait.start + timeout;
+    deadline = system_deadline(wait.start, timeout);
     while (!(done = future_ended(future)) && spin_round(&wait))
         ;
     while (!done) {

@@ -2,6 +2,7 @@
 #ifndef POOL_INTERNAL_H
 #define POOL_INTERNAL_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdalign.h>
@@ -253,10 +254,20 @@ int64_t worker_wait(struct pool *pool, const struct pool_future *futures, size_t
                     int64_t timeout);
 
 /* future.c */
-/* -EXDEV in a process that inherited the pool; a future that is none is stale. */
-int future_check(const struct pool_future *future);
+/* -EXDEV in a process that inherited the pool; a future that is none is stale. Inline: each call on
+ * a job begins with it. */
+static inline int future_check(const struct pool_future *future)
+{
+    if (!future->pool)
+        return -EINVAL;
+    if (future->pool->forks != fork_count())
+        return -EXDEV;
+    return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
+}
 /* 1: ended; 0: not yet; -ESTALE. */
 int future_ended(const struct pool_future *future);
+/* A sleeping thread of the host looks this often (ns) whether the supervisor is still there. */
+#define HOST_SLICE INT64_C(100000000)
 /* After a slice of sleep in which nothing happened to the job, since its word was `seen`: puts
  * right what can only come of memory that was scribbled over, or of a worker that is stopped. */
 void future_mend(const struct pool_future *future, uint64_t seen);

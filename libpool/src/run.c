@@ -181,13 +181,10 @@ const void *pool_job_argument(const struct pool_job *job, size_t *size)
 static void start_clock(struct pool *pool, uint32_t index)
 {
     struct job_options *options = job_options(job_at(&pool->jobs, index));
-    int64_t deadline = POOL_FOREVER, now;
+    int64_t deadline = POOL_FOREVER;
 
-    if (options->timeout != POOL_FOREVER) {
-        now = system_now();
-        if (options->timeout < POOL_FOREVER - now)
-            deadline = now + options->timeout;
-    }
+    if (options->timeout != POOL_FOREVER)
+        deadline = system_deadline(system_now(), options->timeout);
     /* Seq_cst: either the supervisor, which sets next_look and then looks, sees the deadline, or we
      * see that it will look too late. */
     shared_store(&options->deadline, deadline, SEQ_CST);

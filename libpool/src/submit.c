@@ -237,19 +237,10 @@ int submit_commit(const struct pool_future *future, uint64_t function, bool host
     return error;
 }
 
-static int check_prepared(const struct pool_future *future)
-{
-    if (!future->pool)
-        return -EINVAL;
-    if (future->pool->forks != fork_count())
-        return -EXDEV;
-    return future->index < future->pool->jobs.entries ? 0 : -ESTALE;
-}
-
 int pool_commit(const struct pool_future *future, pool_function function)
 {
     uint64_t id;
-    int error = check_prepared(future);
+    int error = future_check(future);
 
     if (!error)
         error = function_id(&future->pool->functions, function, &id);
@@ -260,7 +251,7 @@ int pool_commit(const struct pool_future *future, pool_function function)
 
 int pool_commit_host(const struct pool_future *future, uint64_t target)
 {
-    int error = check_prepared(future);
+    int error = future_check(future);
 
     if (!error && queue_full(future->pool))
         error = -EAGAIN;
@@ -271,7 +262,7 @@ void pool_abandon(const struct pool_future *future)
 {
     struct pool *pool = future->pool;
 
-    if (check_prepared(future) == 0 &&
+    if (future_check(future) == 0 &&
         job_renew(&pool->jobs, future->index, future->generation, pool->self))
         submit_return(pool, future->index);
 }
@@ -314,7 +305,7 @@ void pool_future_release(const struct pool_future *future)
 {
     struct pool *pool = future->pool;
 
-    if (check_prepared(future) != 0)
+    if (future_check(future) != 0)
         return;
     if (job_flag(&pool->jobs, future->index, future->generation, JOB_DETACHED) == 1 &&
         job_collect(&pool->jobs, future->index, future->generation, pool->self))

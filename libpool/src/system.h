@@ -37,5 +37,10 @@ int system_pin(int cpu);
 bool system_may_use(const int *cpus, int count);
 /* Nanoseconds of CLOCK_MONOTONIC. */
 int64_t system_now(void);
+/* When `timeout` ns from `now` have passed; INT64_MAX: never, or later than can be said. */
+static inline int64_t system_deadline(int64_t now, int64_t timeout)
+{
+    return timeout < INT64_MAX - now ? now + timeout : INT64_MAX;
+}
 
 #endif

@@ -5,16 +5,6 @@
 #include "internal.h"
 #include "system.h"
 
-/* As in future.c: how often a sleeping thread looks whether the supervisor is still there. */
-#define SLICE INT64_C(100000000)
-
-static int64_t deadline_of(int64_t timeout)
-{
-    int64_t now = system_now();
-
-    return timeout < POOL_FOREVER - now ? now + timeout : POOL_FOREVER;
-}
-
 int pool_wait_all(const struct pool_future *futures, size_t count, int64_t timeout)
 {
     int64_t deadline = POOL_FOREVER;
@@ -22,7 +12,7 @@ int pool_wait_all(const struct pool_future *futures, size_t count, int64_t timeo
     int error = timeout < 0 ? -EINVAL : 0;
 
     if (!error && timeout != POOL_FOREVER)
-        deadline = deadline_of(timeout);
+        deadline = system_deadline(system_now(), timeout);
     for (i = 0; !error && i < count; i++) {
         int64_t left = POOL_FOREVER;
 
@@ -116,7 +106,7 @@ static int sleep_slice(struct pool *pool, const struct pool_future *futures, siz
     /* Read before the marks are set: a job that ends later than its mark changes the word after
      * this. Acquire: of a mark that was set before, the end that changed it already is seen. */
     uint32_t seen = shared_load(ended, ACQUIRE);
-    int64_t left = SLICE;
+    int64_t left = HOST_SLICE;
     int error;
 
     if (!mark(pool, futures, count))
@@ -126,7 +116,7 @@ static int sleep_slice(struct pool *pool, const struct pool_future *futures, siz
         if (left <= 0)
             return -ETIMEDOUT;
     }
-    error = futex_wait(ended, seen, left < SLICE ? left : SLICE);
+    error = futex_wait(ended, seen, left < HOST_SLICE ? left : HOST_SLICE);
     if (error != -ETIMEDOUT)
         return error;
     look_after(pool, futures, count);
@@ -136,7 +126,7 @@ static int sleep_slice(struct pool *pool, const struct pool_future *futures, siz
 static int64_t wait_in_host(struct pool *pool, const struct pool_future *futures, size_t count,
                             int64_t timeout)
 {
-    int64_t deadline = deadline_of(timeout), found;
+    int64_t deadline = system_deadline(system_now(), timeout), found;
     struct spin_wait wait;
 
     spin_begin(&wait, &pool->spin);

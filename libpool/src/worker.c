@@ -165,13 +165,11 @@ static void idle(struct pool *pool, struct watch *watch, bool hungry)
 int64_t worker_wait(struct pool *pool, const struct pool_future *futures, size_t count,
                     int64_t timeout)
 {
-    struct watch watch = {.futures = futures, .count = count, .deadline = POOL_FOREVER};
-    int64_t now = system_now();
+    struct watch watch = {
+        .futures = futures, .count = count, .deadline = system_deadline(system_now(), timeout)};
     size_t claimed;
     int ended;
 
-    if (timeout < POOL_FOREVER - now)
-        watch.deadline = now + timeout;
     while (!watch_ended(pool, &watch)) {
         uint32_t other, its_generation;
         /* Under a time limit a job runs nothing on top of its stack that would use up its time. */

@@ -10,9 +10,9 @@ MANY_MUTANTS = [
         "wait.c",
         (
             (
-                "    error = futex_wait(ended, seen, left < SLICE ? left : SLICE);\n",
+                "    error = futex_wait(ended, seen, left < HOST_SLICE ? left : HOST_SLICE);\n",
                 "    seen = shared_load(ended, ACQUIRE);\n"
-                "    error = futex_wait(ended, seen, left < SLICE ? left : SLICE);\n",
+                "    error = futex_wait(ended, seen, left < HOST_SLICE ? left : HOST_SLICE);\n",
             ),
         ),
         MANY,
